@@ -1,0 +1,19 @@
+#!/usr/bin/env python3
+"""Django's command line for the reference project."""
+
+import os
+import sys
+
+
+def main() -> None:
+    """Run the command given on the command line."""
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "orchestrator.settings")
+    try:
+        from django.core.management import execute_from_command_line
+    except ModuleNotFoundError:
+        sys.exit("Django is not installed in this Python. Use the virtual environment of the README, as in .venv/bin/python manage.py up")
+    execute_from_command_line(sys.argv)
+
+
+if __name__ == "__main__":
+    main()

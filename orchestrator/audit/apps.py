@@ -1,0 +1,8 @@
+from django.apps import AppConfig
+
+
+class AuditConfig(AppConfig):
+    name = "orchestrator.audit"
+    label = "orchestrator_audit"
+    verbose_name = "Orchestrator audit"
+    default_auto_field = "django.db.models.BigAutoField"

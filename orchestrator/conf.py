@@ -1,0 +1,138 @@
+"""The ``ORCHESTRATOR`` setting, turned into one frozen, validated object.
+
+Unknown keys and impossible values are refused with the value, the setting and the
+way out. Read it through :func:`settings`; tests that override the setting get a
+fresh object, because the cache is cleared on Django's ``setting_changed``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import Any
+
+from django.conf import settings as django_settings
+from django.core.signals import setting_changed
+
+from orchestrator.contracts.errors import InvalidOption, UnknownOption
+
+#: Names whose values never leave the payload, wherever they appear as an argument
+#: or as a key in one.
+REDACTED_NAMES = (
+    "password",
+    "passwd",
+    "secret",
+    "token",
+    "access_token",
+    "refresh_token",
+    "api_key",
+    "apikey",
+    "authorization",
+    "credentials",
+    "private_key",
+    "card_number",
+    "cvv",
+    "iban",
+    "ssn",
+)
+
+POLICIES = (
+    "orchestrator.policies.telemetry.Telemetry",
+    "orchestrator.policies.dead_letter.DeadLetters",
+    "orchestrator.policies.redaction.Redaction",
+    "orchestrator.policies.redrive.RedriveOnce",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Every key of ``ORCHESTRATOR``, in lower case."""
+
+    #: Dotted path of the project's Celery app.
+    app: str = "orchestrator.celery:app"
+    #: Redis that holds letters and claims; the broker where that is a Redis.
+    state_url: str = ""
+    #: Prefix of every key of ours in that Redis; may serve as hash tag.
+    key_prefix: str = "orchestrator:"
+    #: Ordered policies, outermost first.
+    policies: tuple[str, ...] = POLICIES
+    #: Where dead letters are safe before the ack.
+    letterbox: str = "orchestrator.stores.redis.letters:RedisLetterbox"
+    #: Argument and key names that are redacted in every task.
+    redacted_names: tuple[str, ...] = REDACTED_NAMES
+    #: Seconds that a write to the letterbox may take before the message goes back.
+    letterbox_timeout: float = 2.0
+    #: Days that closed (redriven, discarded) dead letters are kept; None keeps them.
+    closed_letters_days: int | None = 90
+    #: Days that open dead letters are kept; None, the default, keeps them until somebody acts.
+    open_letters_days: int | None = None
+    #: Days that results of successful runs are kept; None keeps them.
+    results_days: int | None = 30
+    #: Seconds after which a redrive that was cut off half-way is taken up again.
+    redrive_resume_seconds: float = 10.0
+    #: Where the Flower of this project is reached, for links; empty shows none.
+    flower_url: str = ""
+
+
+def parse(raw: Mapping[str, Any]) -> Settings:
+    """Validate an ``ORCHESTRATOR`` dict.
+
+    Raises:
+        UnknownOption: a key is not known.
+        InvalidOption: a value cannot work.
+    """
+    known = {field.name.upper(): field for field in fields(Settings)}
+    values: dict[str, Any] = {}
+    for key, value in raw.items():
+        if key not in known:
+            raise UnknownOption.among(key, known, "setting ORCHESTRATOR")
+        values[key.lower()] = tuple(value) if isinstance(value, list) else value
+    parsed = Settings(**values)
+    for name in ("policies", "redacted_names"):
+        value = getattr(parsed, name)
+        if not isinstance(value, tuple) or not all(isinstance(item, str) for item in value):
+            raise InvalidOption(f"ORCHESTRATOR[{name.upper()!r}] = {value!r}: give a list of strings.")
+    for name in ("letterbox_timeout", "redrive_resume_seconds"):
+        value = getattr(parsed, name)
+        if not isinstance(value, int | float) or value <= 0:
+            raise InvalidOption(f"ORCHESTRATOR[{name.upper()!r}] = {value!r}: give a number of seconds above 0.")
+    for name in ("closed_letters_days", "open_letters_days", "results_days"):
+        value = getattr(parsed, name)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise InvalidOption(f"ORCHESTRATOR[{name.upper()!r}] = {value!r}: give whole days, 1 or more, or None to keep for ever.")
+    for name in ("app", "key_prefix", "letterbox", "state_url", "flower_url"):
+        value = getattr(parsed, name)
+        if not isinstance(value, str) or (not value and name in ("app", "key_prefix", "letterbox")):
+            raise InvalidOption(f"ORCHESTRATOR[{name.upper()!r}] = {value!r}: give a non-empty string.")
+    return parsed
+
+
+@cache
+def settings() -> Settings:
+    """Return the validated settings of this process."""
+    return parse(getattr(django_settings, "ORCHESTRATOR", {}))
+
+
+def state_url() -> str:
+    """Return the URL of the Redis that holds letters and claims.
+
+    Raises:
+        InvalidOption: none is set and the broker is no Redis.
+    """
+    url = settings().state_url or str(getattr(django_settings, "CELERY_BROKER_URL", "") or "")
+    if not url.startswith(("redis://", "rediss://", "unix://", "redis+socket://")):
+        raise InvalidOption(
+            "Orchestrator keeps dead letters in a Redis or Valkey before they reach the database, and none is known: "
+            "set ORCHESTRATOR_STATE_URL (ORCHESTRATOR['STATE_URL']), or ORCHESTRATOR_BROKER_URL to a redis:// URL, "
+            "or start the embedded one with 'manage.py up'."
+        )
+    return "unix://" + url.removeprefix("redis+socket://") if url.startswith("redis+socket://") else url
+
+
+def _forget(*, setting: str, **_: Any) -> None:
+    if setting == "ORCHESTRATOR":
+        settings.cache_clear()
+
+
+setting_changed.connect(_forget, dispatch_uid="orchestrator.conf")

@@ -1,0 +1,1 @@
+"""Pages that join the Django apps of the platform."""

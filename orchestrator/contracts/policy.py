@@ -1,0 +1,83 @@
+"""Ordered policies around publishing, executing and settling.
+
+A policy wraps only where it must veto, replace or hold something; whoever only
+wants to know subscribes to events (the rule is River's). ``proceed`` nests as in
+Procrastinate's middleware: the first policy listed is the outermost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from orchestrator.contracts.message import Attempt, Publication
+from orchestrator.contracts.outcome import Outcome
+
+
+class Policy:
+    """Base of all policies: every hook passes through.
+
+    Laws, tested for every policy: ``proceed`` is called at most once; an exception
+    it does not own passes unchanged; what it took it releases on every exit;
+    ``on_settle`` may be called twice for one attempt without harm.
+    """
+
+    def on_publish(self, publication: Publication, proceed: Callable[[Publication], Any]) -> Any:
+        """Wrap one act of sending."""
+        return proceed(publication)
+
+    def on_execute(self, attempt: Attempt, proceed: Callable[[Attempt], Any]) -> Any:
+        """Wrap the task's body, in the process that runs it."""
+        return proceed(attempt)
+
+    def on_settle(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Act on an outcome before the message is acknowledged."""
+
+    def applies(self, task: Any) -> bool:
+        """Whether this policy has anything to do around this task's body."""
+        return True
+
+
+class PolicyStack:
+    """The policies of an app, in order, frozen once built.
+
+    Chains are composed once per hook (and per task for execution), out of those
+    policies only that override the hook, so a hook nobody uses costs nothing.
+    """
+
+    def __init__(self, policies: Iterable[Policy]) -> None:
+        self.policies = tuple(policies)
+        self._publishing = self._overriding("on_publish")
+        self._executing = self._overriding("on_execute")
+        self._settling = tuple(reversed(self._overriding("on_settle")))
+
+    def _overriding(self, hook: str) -> tuple[Policy, ...]:
+        return tuple(p for p in self.policies if getattr(type(p), hook) is not getattr(Policy, hook))
+
+    def publisher(self, send: Callable[[Publication], Any]) -> Callable[[Publication], Any]:
+        """Return ``send`` wrapped by every policy's ``on_publish``."""
+        return _nest([p.on_publish for p in self._publishing], send)
+
+    def executor(self, task: Any, run: Callable[[Attempt], Any]) -> Callable[[Attempt], Any] | None:
+        """Return ``run`` wrapped by the policies that apply to ``task``, or None if none does."""
+        hooks = [p.on_execute for p in self._executing if p.applies(task)]
+        return _nest(hooks, run) if hooks else None
+
+    def settle(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Tell every policy, innermost first."""
+        for policy in self._settling:
+            policy.on_settle(attempt, outcome)
+
+
+def _nest(hooks: list[Callable[..., Any]], innermost: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    chain = innermost
+    for hook in reversed(hooks):
+        chain = _link(hook, chain)
+    return chain
+
+
+def _link(hook: Callable[..., Any], proceed: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def step(subject: Any) -> Any:
+        return hook(subject, proceed)
+
+    return step

@@ -1,0 +1,1 @@
+"""Results of runs, in django-celery-results' own tables."""

@@ -1,0 +1,8 @@
+from django.apps import AppConfig
+
+
+class RunsConfig(AppConfig):
+    name = "orchestrator.runs"
+    label = "orchestrator_runs"
+    verbose_name = "Orchestrator runs"
+    default_auto_field = "django.db.models.BigAutoField"

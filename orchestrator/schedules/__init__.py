@@ -1,0 +1,1 @@
+"""Database schedules on django-celery-beat."""

@@ -1,0 +1,118 @@
+"""Settings of the reference project: the one place that reads the environment.
+
+An existing Django project does not import this; see ``docs/adopt.md``.
+"""
+
+from pathlib import Path
+
+import environ
+
+from orchestrator.launch.paths import embedded_broker_url, stored_secret
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = environ.Env()
+
+# --- Django -----------------------------------------------------------------
+
+DATA_DIR = Path(env.str("ORCHESTRATOR_DATA_DIR", default=str(BASE_DIR / ".orchestrator"))).absolute()
+SECRET_KEY = env.str("ORCHESTRATOR_SECRET_KEY", default="") or stored_secret(DATA_DIR, "secret_key")
+DEBUG = env.bool("ORCHESTRATOR_DEBUG", default=False)
+ALLOWED_HOSTS = env.list("ORCHESTRATOR_ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
+CSRF_TRUSTED_ORIGINS = env.list("ORCHESTRATOR_TRUSTED_ORIGINS", default=[])
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django_celery_beat",
+    "django_celery_results",
+    "orchestrator",
+    "orchestrator.audit",
+    "orchestrator.deadletters",
+    "orchestrator.runs",
+    "orchestrator.schedules",
+    "orchestrator.console",
+    "tasks",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "orchestrator.urls"
+WSGI_APPLICATION = "orchestrator.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+DATABASES = {"default": env.db_url("DATABASE_URL", default=f"sqlite:///{DATA_DIR / 'db.sqlite3'}")}
+if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
+    # WAL lets readers go on while one process writes; IMMEDIATE makes a writer wait
+    # for its turn at BEGIN, where SQLite honours the timeout, instead of failing later.
+    DATABASES["default"].setdefault("OPTIONS", {}).update(
+        {
+            "transaction_mode": "IMMEDIATE",
+            "timeout": 20,
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+        }
+    )
+else:
+    DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
+]
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = env.str("ORCHESTRATOR_TIME_ZONE", default="UTC")
+USE_TZ = True
+STATIC_URL = "static/"
+STATIC_ROOT = DATA_DIR / "static"
+# Serve the admin's files straight from the packages: no collectstatic before the first start.
+WHITENOISE_USE_FINDERS = True
+MEDIA_ROOT = DATA_DIR / "media"
+LOGIN_URL = "admin:login"
+SESSION_COOKIE_HTTPONLY = True
+EMAIL_HOST = env.str("ORCHESTRATOR_EMAIL_HOST", default="127.0.0.1")
+EMAIL_PORT = env.int("ORCHESTRATOR_EMAIL_PORT", default=1025)
+EMAIL_TIMEOUT = 10
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": env.str("ORCHESTRATOR_LOG_LEVEL", default="INFO")},
+}
+
+# --- Celery -----------------------------------------------------------------
+
+CELERY_BROKER_URL = (
+    env.str("ORCHESTRATOR_BROKER_URL", default="")
+    or env.str("REDIS_URL", default="")
+    or embedded_broker_url(DATA_DIR)
+)
+CELERY_TIMEZONE = TIME_ZONE
+
+# --- Platform ---------------------------------------------------------------
+
+ORCHESTRATOR = {
+    "STATE_URL": env.str("ORCHESTRATOR_STATE_URL", default=""),
+    "FLOWER_URL": env.str("ORCHESTRATOR_FLOWER_URL", default=""),
+}

@@ -1,0 +1,1 @@
+"""Example tasks of the reference project; they import the public surface only."""
