@@ -12,10 +12,13 @@ BROKER_FILE = "broker.json"
 
 
 def embedded_broker_url(data_dir: Path) -> str:
-    """Return the URL of the embedded broker of this data directory, or '' if none was started."""
+    """Return the URL of the embedded broker that runs in this data directory, or '' if none does."""
     try:
-        return str(json.loads((data_dir / BROKER_FILE).read_text())["url"])
-    except (OSError, ValueError, KeyError):
+        broker = json.loads((data_dir / BROKER_FILE).read_text())
+        os.kill(broker["pid"], 0)
+        return str(broker["url"])
+    except (OSError, ValueError, KeyError, TypeError):
+        # Also a file that a killed process left behind: its port may be somebody else's by now.
         return ""
 
 
