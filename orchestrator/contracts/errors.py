@@ -65,6 +65,11 @@ class LetterboxUnavailable(StoreUnavailable):
 class BrokerUnavailable(StoreUnavailable):
     """The broker cannot be reached."""
 
+    def __init__(self, message: str | None = None, *, maybe_sent: bool = True) -> None:
+        """Say whether the message may have been sent all the same; False only if that is certain."""
+        super().__init__(message)
+        self.maybe_sent = maybe_sent
+
 
 class RedriveError(OrchestratorError):
     """This dead letter cannot be redriven."""
