@@ -1,0 +1,26 @@
+"""Settings of the test run and of every subprocess it starts.
+
+pytest-django reads settings before any ``conftest.py`` is imported, so the world is
+made here. A subprocess inherits it.
+"""
+
+from importlib.util import find_spec
+
+from tests.support import environment
+
+environment.prepare()
+
+from orchestrator.settings import *  # noqa: E402, F403
+from orchestrator.settings import DATA_DIR, DATABASES, env  # noqa: E402
+
+if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
+    # A file, never memory: worker processes share it with the test.
+    DATABASES["default"]["TEST"] = {"NAME": str(DATA_DIR.parent / "test.sqlite3")}
+
+# Hashing is slow on purpose; here only its slowness would be tested.
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+ALLOWED_HOSTS = ["localhost", "127.0.0.1", "testserver"]
+# More task modules for one worker: env={"ORCHESTRATOR_TEST_IMPORTS": "tests.integration.some_tasks"}.
+CELERY_IMPORTS = [
+    name for name in ("tests.support.zoo", *env.list("ORCHESTRATOR_TEST_IMPORTS", default=[])) if find_spec(name)
+]
