@@ -1,0 +1,41 @@
+"""What the commands that need a broker share: the app, with its broker known or a clear refusal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import CommandError
+
+from orchestrator.celery import get_app
+
+
+def app_with_broker() -> Any:
+    """Return the project's Celery app.
+
+    Raises:
+        CommandError: no broker is configured.
+    """
+    app = get_app()
+    if not app.conf.broker_url:
+        raise CommandError(
+            "No broker is known: ORCHESTRATOR_BROKER_URL is not set, and no embedded broker runs in the data directory. "
+            "Set ORCHESTRATOR_BROKER_URL (as in redis://127.0.0.1:6379/0), or run 'manage.py up', which brings a broker."
+        )
+    return app
+
+
+def broker_problem(app: Any, *, timeout: float = 3.0) -> str:
+    """Try to reach the app's broker; return what is wrong, '' if nothing is.
+
+    Args:
+        timeout: Seconds for the connection.
+    """
+    with app.connection_for_write(connect_timeout=timeout) as connection:
+        options = {"socket_connect_timeout": timeout, "socket_timeout": timeout}
+        if connection.transport.driver_type == "redis":
+            connection.transport_options = {**connection.transport_options, **options}
+        try:
+            connection.connect()
+        except Exception as error:  # whatever the transport's client raises, the broker is not usable
+            return f"The broker {connection.as_uri()} cannot be reached: {error or type(error).__name__}"
+    return ""
