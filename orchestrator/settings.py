@@ -109,6 +109,8 @@ CELERY_BROKER_URL = (
     or embedded_broker_url(DATA_DIR)
 )
 CELERY_TIMEZONE = TIME_ZONE
+# One module a field of business; an app with a plain ``tasks.py`` is found without being named here.
+CELERY_IMPORTS = ("tasks.email", "tasks.reports", "tasks.media", "tasks.maintenance")
 
 # --- Platform ---------------------------------------------------------------
 

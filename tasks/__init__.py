@@ -1,1 +1,1 @@
-"""Example tasks of the reference project; they import the public surface only."""
+"""Business tasks of the reference project, as one would write them: they know Orchestrator's public surface only."""
