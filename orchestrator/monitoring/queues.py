@@ -1,0 +1,140 @@
+"""How many messages lie where: ready by queue and priority, in flight, dead.
+
+Counts on Redis follow kombu's layout: one LIST a queue and priority, one hash of
+messages that a worker holds. On any other broker only what it says itself is known.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any, cast
+
+import redis
+from kombu.transport.redis import Channel
+
+from orchestrator import conf
+from orchestrator.celery import get_app
+from orchestrator.monitoring.reach import REDIS_SCHEMES, broker_url, redis_url
+from orchestrator.stores.redis.client import client
+from orchestrator.stores.redis.letters import letters_stream
+from orchestrator.stores.redis.streams import GROUP
+
+#: Seconds without a sign of life after which a relay does not count as running.
+RELAY_SILENCE = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class QueueCount:
+    """Messages of one queue that wait for a worker; ``by_priority`` where the broker tells."""
+
+    name: str
+    ready: int
+    by_priority: dict[str, int] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Letterbox:
+    """Letters that are not rows yet, the age of the oldest in seconds, and who drains them."""
+
+    waiting: int
+    oldest_seconds: float
+    relays: int
+
+
+def ready(timeout: float) -> list[QueueCount]:
+    """Count what waits in every queue that the app or the broker knows, by name.
+
+    Raises:
+        redis.RedisError, OSError: the broker cannot be asked.
+    """
+    names = set(get_app().amqp.queues)
+    if not _on_redis():
+        return [_declared(name) for name in sorted(names)]
+    connection = client(redis_url(broker_url()), timeout)
+    return [_listed(connection, name) for name in sorted(names | _bound(connection))]
+
+
+def in_flight(timeout: float) -> int | None:
+    """Count messages that a worker holds, those waiting there for their time included; None if unknown."""
+    if not _on_redis():
+        return None
+    key = _option("global_keyprefix") + _option("unacked_key")
+    return int(cast(int, client(redis_url(broker_url()), timeout).hlen(key)))
+
+
+def letterbox(timeout: float) -> Letterbox:
+    """Look into the letters stream.
+
+    Raises:
+        StoreUnavailable, redis.RedisError: it cannot be asked.
+    """
+    url = conf.state_url()
+    stream = letters_stream(url, conf.settings().key_prefix, timeout)
+    connection = client(url, timeout)
+    waiting = stream.size()
+    oldest = cast("list[Any]", connection.xrange(stream.key, count=1))
+    age = 0.0
+    if oldest:
+        born = int(oldest[0][0].split(b"-")[0]) / 1000
+        age = max(0.0, time.time() - born)
+    return Letterbox(waiting, age, _relays(connection, stream.key))
+
+
+def workers(timeout: float) -> list[str]:
+    """Return the names of the workers that answer within ``timeout`` seconds."""
+    replies: Iterable[dict[str, Any]] = get_app().control.ping(timeout=timeout) or ()
+    return sorted(name for reply in replies for name in reply)
+
+
+def _on_redis() -> bool:
+    return broker_url().startswith(REDIS_SCHEMES)
+
+
+def _option(name: str) -> Any:
+    return get_app().conf.broker_transport_options.get(name, getattr(Channel, name))
+
+
+def _listed(connection: redis.Redis, name: str) -> QueueCount:
+    prefix, sep = _option("global_keyprefix"), _option("sep")
+    # Kombu keeps priority 0 under the bare name.
+    keys = {step: f"{prefix}{name}{sep}{step}" if step else f"{prefix}{name}" for step in _option("priority_steps")}
+    with connection.pipeline(transaction=False) as pipe:
+        for key in keys.values():
+            pipe.llen(key)
+        sizes = [int(size) for size in pipe.execute()]
+    by_priority = {str(step): size for step, size in zip(keys, sizes, strict=True) if size}
+    return QueueCount(name, sum(sizes), by_priority)
+
+
+def _bound(connection: redis.Redis) -> set[str]:
+    """Names of task queues that some producer or worker declared, whether or not this app knows them."""
+    prefix = _option("global_keyprefix") + Channel.keyprefix_queue.replace("%s", "")
+    names = set()
+    for key in connection.scan_iter(match=f"{prefix}*", count=1000):
+        exchange = key.decode()[len(prefix) :]
+        # Remote control and events have queues of their own, one a process, which hold no tasks.
+        if exchange.endswith("pidbox") or exchange.startswith("celeryev"):
+            continue
+        for binding in cast("set[bytes]", connection.smembers(key)):
+            names.add(binding.decode().split(_option("sep"))[-1])
+    return names
+
+
+def _declared(name: str) -> QueueCount:
+    with get_app().connection_for_read() as connection:
+        return QueueCount(name, int(connection.default_channel.queue_declare(name, passive=True).message_count))
+
+
+def _relays(connection: redis.Redis, key: str) -> int:
+    try:
+        readers = cast("list[dict[str, Any]]", connection.xinfo_consumers(key, GROUP))
+    except redis.ResponseError:
+        # No letter was ever written and no relay ever came: there is no stream or no group.
+        return 0
+    return sum(reader["idle"] < RELAY_SILENCE * 1000 for reader in readers)

@@ -1,0 +1,105 @@
+"""The one picture that ``manage.py queue_health`` shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.deadletters.models import DeadLetter
+from orchestrator.monitoring import queues
+from orchestrator.monitoring.health import Check, Degraded, Result, Verdict, run, verdict
+from orchestrator.monitoring.reach import READY
+
+#: Seconds that a letter may wait for a relay before somebody should look.
+LETTER_PATIENCE = 30.0
+#: Seconds to wait for workers' answers; they come within milliseconds, but all are waited for.
+WORKER_PATIENCE = 1.0
+
+
+@dataclass(slots=True)
+class Report:
+    """What was found. A part that could not be asked is None."""
+
+    results: list[Result] = field(default_factory=list)
+    queues: list[queues.QueueCount] | None = None
+    in_flight: int | None = None
+    workers: list[str] | None = None
+    letterbox: queues.Letterbox | None = None
+    open_letters: int | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of all results."""
+        return verdict(self.results)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        box = self.letterbox
+        return {
+            "verdict": self.verdict.word,
+            "checks": [result.as_json() for result in self.results],
+            "queues": None if self.queues is None else [queue.as_json() for queue in self.queues],
+            "in_flight": self.in_flight,
+            "workers": self.workers,
+            "dead_letters": {
+                "open": self.open_letters,
+                "waiting_for_relay": box and box.waiting,
+                "oldest_waiting_seconds": box and round(box.oldest_seconds, 1),
+                "relays": box and box.relays,
+            },
+        }
+
+
+def report(only: frozenset[str] = frozenset()) -> Report:
+    """Ask everything, or only the named checks, and return what was found.
+
+    What stands on a part that cannot be reached is not asked.
+    """
+    made = Report()
+    made.results = run([check for check in READY if not only or check.name in only])
+    lost = {result.name for result in made.results if result.verdict is Verdict.UNREACHABLE}
+    made.results += run(
+        [check for needs, check in _looks(made) if needs not in lost and (not only or check.name in only)]
+    )
+    return made
+
+
+def names() -> list[str]:
+    """Return the names of all checks."""
+    return [check.name for check in READY] + [check.name for _, check in _looks(Report())]
+
+
+def _looks(made: Report) -> list[tuple[str, Check]]:
+    """The further checks, each with the name of the one that it stands on; they fill in the report."""
+
+    def count_queues(timeout: float) -> str:
+        made.queues, made.in_flight = queues.ready(timeout), queues.in_flight(timeout)
+        return f"{sum(queue.ready for queue in made.queues)} ready"
+
+    def ask_workers(_timeout: float) -> str:
+        made.workers = queues.workers(WORKER_PATIENCE)
+        if not made.workers:
+            raise Degraded(f"no worker answered within {WORKER_PATIENCE:g} s; start one with 'manage.py worker'")
+        return f"{len(made.workers)} answered"
+
+    def look_for_relay(timeout: float) -> str:
+        box = made.letterbox = queues.letterbox(timeout)
+        if box.waiting and box.oldest_seconds > LETTER_PATIENCE:
+            raise Degraded(
+                f"{box.waiting} dead letters wait to become visible, the oldest for {box.oldest_seconds:.0f} s; "
+                "look at the log of 'manage.py relay' and at the database"
+            )
+        if not box.relays:
+            raise Degraded("no relay runs, so dead letters stay invisible; start one with 'manage.py relay'")
+        return f"{box.relays} running, {box.waiting} letters waiting"
+
+    def count_letters(_timeout: float) -> str:
+        made.open_letters = DeadLetter.objects.filter(state="open").count()
+        return f"{made.open_letters} open"
+
+    return [
+        ("broker", Check("queues", count_queues, timeout=5.0, critical=False)),
+        ("broker", Check("workers", ask_workers, timeout=10.0, critical=False)),
+        ("letterbox", Check("relay", look_for_relay, timeout=5.0, critical=False)),
+        ("database", Check("dead letters", count_letters, timeout=5.0, critical=False)),
+    ]
