@@ -1,7 +1,137 @@
-"""Composition root: the one place where everything is wired."""
+"""Composition root: the one place where everything is wired.
 
-from celery import Celery
+``celery -A orchestrator.celery`` finds ``app``, which is made at first use, so that
+a project of its own may import :class:`OrchestratorApp` without getting two apps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cache, cached_property
+from typing import Any
+
+from celery.contrib.django.task import DjangoTask
+from celery.utils import uuid
+from django.db import transaction
+from kombu.utils.imports import symbol_by_name
+
+from orchestrator import conf
+from orchestrator.contracts.policy import Parts, PolicyStack
+from orchestrator.engine.app import EngineApp
+from orchestrator.engine.task import OrchestratedTask
+from orchestrator.policies.redaction import Redaction, cover
+from orchestrator.stores.redis.claims import RedisClaims
 
 
-def get_app() -> Celery:
-    return Celery("orchestrator")
+class DjangoOrchestratedTask(OrchestratedTask, DjangoTask):  # type: ignore[misc]  # Celery's classes are untyped
+    """Our task with Celery's Django extras, which a custom task class would lose."""
+
+    abstract = True
+
+    def delay_on_commit(self, *args: Any, **kwargs: Any) -> Any:
+        """Publish when the current transaction commits; see :meth:`apply_async_on_commit`."""
+        return self.apply_async_on_commit(args, kwargs)
+
+    def apply_async_on_commit(
+        self,
+        args: Iterable[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        using: str | None = None,
+        **options: Any,
+    ) -> Any:
+        """Publish when the current transaction commits, or now outside of one.
+
+        Returns:
+            the ``AsyncResult`` with the id under which it will run (Celery returns None).
+        """
+        task_id = options.pop("task_id", None) or uuid()
+
+        def publish() -> None:
+            self.apply_async(args, kwargs, task_id=task_id, **options)
+
+        transaction.on_commit(publish, using=using)
+        return self.AsyncResult(task_id)
+
+
+class OrchestratorApp(EngineApp):
+    """Celery's app with the platform wired in. Write it where you wrote ``Celery(...)``::
+
+    app = OrchestratorApp("shop")
+    app.config_from_object("django.conf:settings", namespace="CELERY")
+    app.autodiscover_tasks()
+    """
+
+    task_cls = "orchestrator.celery:DjangoOrchestratedTask"
+
+    @cached_property
+    def stack(self) -> PolicyStack:
+        """The policies of ``ORCHESTRATOR["POLICIES"]``.
+
+        Raises:
+            InvalidOption: a setting cannot work.
+        """
+        settings = conf.settings()
+        url = conf.state_url()
+        letterbox = symbol_by_name(settings.letterbox)(url, settings.key_prefix, settings.letterbox_timeout)
+        parts = Parts(
+            letterbox=letterbox,
+            claims=RedisClaims(url, settings.key_prefix, settings.letterbox_timeout),
+            redacted_names=settings.redacted_names,
+        )
+        return PolicyStack(symbol_by_name(path).build(parts) for path in settings.policies)
+
+    @cached_property
+    def _redaction(self) -> Redaction:
+        # Letters are redacted whatever the list of policies says.
+        return Redaction(conf.settings().redacted_names)
+
+    def reprs(self, task: Any, args: Any, kwargs: Any) -> tuple[str, str]:
+        """Return bounded, redacted texts of arguments."""
+        return self._redaction.reprs(task, args, kwargs)
+
+    def masked(self, task: Any, args: Any, kwargs: Any) -> tuple[list[Any], dict[str, Any]]:
+        """Return redacted copies of arguments."""
+        return self._redaction.masked(task, args, kwargs)
+
+    def secrets(self, task: Any, args: Any, kwargs: Any) -> list[str]:
+        """Return the texts of all sensitive values among arguments."""
+        return self._redaction.secrets(task, args, kwargs)
+
+    def cover(self, text: str, secrets: Iterable[str]) -> str:
+        """Return a text with all secrets masked."""
+        return cover(text, secrets)
+
+
+@cache
+def _reference_app() -> OrchestratorApp:
+    app = OrchestratorApp("orchestrator")
+    app.config_from_object("django.conf:settings", namespace="CELERY")
+    app.autodiscover_tasks()
+    return app
+
+
+def get_app() -> OrchestratorApp:
+    """Return the project's app, importing it if need be.
+
+    Raises:
+        ConfigurationError: ``ORCHESTRATOR["APP"]`` names no OrchestratorApp.
+    """
+    path = conf.settings().app
+    app = _reference_app() if path == "orchestrator.celery:app" else symbol_by_name(path)
+    if not isinstance(app, OrchestratorApp):
+        from orchestrator.contracts.errors import ConfigurationError
+
+        raise ConfigurationError(
+            f"ORCHESTRATOR['APP'] = {path!r} is a {type(app).__name__}, not an OrchestratorApp. "
+            "Write app = OrchestratorApp(...) where your project writes app = Celery(...)."
+        )
+    return app
+
+
+def __getattr__(name: str) -> Any:
+    if name == "app":
+        return _reference_app()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+__all__ = ["DjangoOrchestratedTask", "OrchestratorApp", "get_app"]

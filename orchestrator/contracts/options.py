@@ -44,7 +44,9 @@ class Retries:
         on = tuple(self.on)
         object.__setattr__(self, "on", on)
         if not on or not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in on):
-            raise InvalidOption(f"Retries(on={self.on!r}): name at least one exception class, as in on=(ConnectionError,).")
+            raise InvalidOption(
+                f"Retries(on={self.on!r}): name at least one exception class, as in on=(ConnectionError,)."
+            )
         if not isinstance(self.limit, int) or isinstance(self.limit, bool) or self.limit < 0:
             raise InvalidOption(f"Retries(limit={self.limit!r}): give a whole number of retries, 0 or more.")
         for name in ("base", "factor", "cap"):

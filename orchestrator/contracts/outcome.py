@@ -74,5 +74,9 @@ class Defer(Exception):
         self.seconds = seconds
 
 
+class Skip(Exception):
+    """A policy decides that this attempt must not run: a copy of it ran or runs already."""
+
+
 class PermanentError(Exception):
     """Raise in a task, or subclass: no retry can help; the message goes straight to the inbox."""

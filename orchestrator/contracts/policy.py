@@ -7,11 +7,22 @@ Procrastinate's middleware: the first policy listed is the outermost.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.contracts.message import Attempt, Publication
 from orchestrator.contracts.outcome import Outcome
+from orchestrator.contracts.ports import Claims, Letterbox
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What policies are made of; the composition root fills it in."""
+
+    letterbox: Letterbox
+    claims: Claims
+    redacted_names: tuple[str, ...] = ()
 
 
 class Policy:
@@ -33,9 +44,17 @@ class Policy:
     def on_settle(self, attempt: Attempt, outcome: Outcome) -> None:
         """Act on an outcome before the message is acknowledged."""
 
-    def applies(self, task: Any) -> bool:
-        """Whether this policy has anything to do around this task's body."""
+    def applies(self, task: Any, header: Mapping[str, Any]) -> bool:
+        """Whether this policy has anything to do around this task's body.
+
+        Asked once for each task and set of header *keys*; the answer is kept.
+        """
         return True
+
+    @classmethod
+    def build(cls, parts: Parts) -> Policy:
+        """Make the policy out of what the composition root offers."""
+        return cls()
 
 
 class PolicyStack:
@@ -58,9 +77,11 @@ class PolicyStack:
         """Return ``send`` wrapped by every policy's ``on_publish``."""
         return _nest([p.on_publish for p in self._publishing], send)
 
-    def executor(self, task: Any, run: Callable[[Attempt], Any]) -> Callable[[Attempt], Any] | None:
-        """Return ``run`` wrapped by the policies that apply to ``task``, or None if none does."""
-        hooks = [p.on_execute for p in self._executing if p.applies(task)]
+    def executor(
+        self, task: Any, header: Mapping[str, Any], run: Callable[[Attempt], Any]
+    ) -> Callable[[Attempt], Any] | None:
+        """Return ``run`` wrapped by the policies that apply, or None if none does."""
+        hooks = [p.on_execute for p in self._executing if p.applies(task, header)]
         return _nest(hooks, run) if hooks else None
 
     def settle(self, attempt: Attempt, outcome: Outcome) -> None:

@@ -42,5 +42,3 @@ class Claims(Protocol):
 
     def claim(self, key: str, owner: str, ttl: float) -> bool:
         """Return whether ``owner`` holds ``key``, taking it for ``ttl`` seconds if it is free."""
-
-

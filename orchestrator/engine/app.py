@@ -1,0 +1,104 @@
+"""The Celery app: every publish passes the policies, whoever sends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+from celery import Celery
+from celery.app.task import Task
+
+from orchestrator.contracts.message import Publication, WireMessage
+from orchestrator.contracts.policy import PolicyStack
+from orchestrator.engine import publication, redispatch
+from orchestrator.engine.defaults import DEFAULTS
+
+
+class EngineApp(Celery):
+    """Celery with ordered policies. Use :class:`orchestrator.OrchestratorApp`, which is wired."""
+
+    def __init__(self, main: str | None = None, **kwargs: Any) -> None:
+        kwargs.setdefault("task_cls", self.task_cls)
+        super().__init__(main, **kwargs)
+        self.add_defaults(DEFAULTS)
+
+    @cached_property
+    def stack(self) -> PolicyStack:
+        """The policies, outermost first, built at first use and then frozen."""
+        return PolicyStack(())
+
+    @cached_property
+    def _publish(self) -> Callable[[Publication], Any]:
+        return self.stack.publisher(publication.sender(super().send_task))
+
+    def send_task(self, name: str, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any) -> Any:
+        """Publish a task by name through the policies; arguments as for ``Celery.send_task``."""
+        return self._publish(publication.describe(self, name, args, kwargs, rest, options))
+
+    def _task_from_fun(self, fun: Any, name: str | None = None, base: Any = None, **options: Any) -> Any:
+        """Register a function; a base class of somebody else's is combined with ours."""
+        return super()._task_from_fun(fun, name=name, base=self._combined(base), **options)
+
+    def _combined(self, base: Any) -> Any:
+        ours = self.Task
+        if base is None or issubclass(base, redispatch.marker()):
+            return base
+        if base is Task or issubclass(ours, base):
+            return ours
+        # Theirs first, so that what they override stays overridden.
+        return type(base.__name__, (base, ours), {"abstract": True, "__module__": base.__module__})
+
+    def redrive(
+        self,
+        message: WireMessage,
+        *,
+        task_id: str,
+        letter_id: str,
+        redrive_of: str,
+        nonce: str,
+        args: list[Any] | None = None,
+        kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        """Publish a buried message again under a new id with a fresh retry budget.
+
+        Callbacks, chain, chord and group stay; expiry and ETA go. A worker starts
+        at most one of several copies that carry the same ``letter_id``.
+
+        Raises:
+            PayloadUnreadable: the message names no task, or edited arguments cannot be put into it.
+            BrokerUnavailable: the broker did not take it, as far as is known.
+        """
+        redispatch.redrive(
+            self,
+            message,
+            task_id=task_id,
+            letter_id=letter_id,
+            redrive_of=redrive_of,
+            nonce=nonce,
+            args=args,
+            kwargs=kwargs,
+        )
+
+    def decode(self, message: WireMessage) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:
+        """Return ``(args, kwargs, embed)`` of a message.
+
+        Raises:
+            PayloadUnreadable: it cannot be decoded.
+        """
+        return redispatch.decode(message)
+
+    def check_arguments(self, task_name: str, args: list[Any], kwargs: dict[str, Any]) -> None:
+        """Check arguments against a task's signature.
+
+        Raises:
+            TaskMissing: no such task is registered here.
+            PayloadIncompatible: they do not fit.
+        """
+        redispatch.check_arguments(self, task_name, args, kwargs)
+
+    def member_redriven(self, group_id: str, old_task_id: str, new_task_id: str) -> None:
+        """Tell the result backend that a member of a group or chord goes on under a new id."""
+        replace = getattr(self.backend, "member_redriven", None)
+        if replace is not None:
+            replace(group_id, old_task_id, new_task_id)

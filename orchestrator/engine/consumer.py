@@ -1,0 +1,141 @@
+"""Messages that never become a request: unknown, invalid, disallowed, undecodable."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from celery import signals
+from celery.app import trace
+from celery.exceptions import NotRegistered
+from celery.utils import uuid
+from celery.utils.objects import Bunch
+from celery.worker.consumer import Consumer
+from celery.worker.request import Request as StockRequest
+from kombu.exceptions import ContentDisallowed
+
+from orchestrator.contracts.errors import ConfigurationError
+from orchestrator.contracts.message import Attempt, Letter
+from orchestrator.contracts.outcome import Outcome, Reason, Verdict
+from orchestrator.engine import letters
+from orchestrator.engine.request import OrchestratedRequest
+from orchestrator.engine.settlement import settle
+
+logger = logging.getLogger("orchestrator.engine")
+
+#: Celery's line quotes the return value, which may be anybody's data.
+LOG_SUCCESS = "Task %(name)s[%(id)s] succeeded in %(runtime)ss"
+
+
+class OrchestratedConsumer(Consumer):  # type: ignore[misc]  # Celery's Consumer is untyped
+    """Buries what cannot become a task before it leaves the broker, and logs no bodies."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        refuse_limits_nobody_keeps(self.app, self.pool)
+        trace.LOG_SUCCESS = LOG_SUCCESS
+
+    def update_strategies(self) -> None:
+        """Give every task our request, whatever base class it has."""
+        for task in self.app.tasks.values():
+            if task.Request in ("celery.worker.request:Request", StockRequest):
+                type(task).Request = OrchestratedRequest
+        super().update_strategies()
+
+    def on_unknown_message(self, body: Any, message: Any) -> None:
+        """A message that is no task message."""
+        self._refuse(message, Reason.INVALID_MESSAGE, ValueError("The message is no Celery task message."))
+
+    def on_unknown_task(self, body: Any, message: Any, exc: BaseException) -> None:
+        """A task name that this worker does not know."""
+        name = message.headers.get("task") or (body or {}).get("task")
+        task_id = message.headers.get("id") or (body or {}).get("id")
+        error = NotRegistered(name)
+        if not self._refuse(message, Reason.UNKNOWN_TASK, error):
+            return
+        request = Bunch(
+            name=name,
+            chord=None,
+            root_id=message.headers.get("root_id"),
+            correlation_id=message.properties.get("correlation_id"),
+            reply_to=message.properties.get("reply_to"),
+            errbacks=None,
+        )
+        self.app.backend.mark_as_failure(task_id, error, request=request)
+        if self.event_dispatcher:
+            self.event_dispatcher.send("task-failed", uuid=task_id, exception=f"NotRegistered({name!r})")
+        signals.task_unknown.send(sender=self, message=message, exc=exc, name=name, id=task_id)
+
+    def on_invalid_task(self, body: Any, message: Any, exc: BaseException) -> None:
+        """A task message that cannot work, or whose content type is not allowed."""
+        reason = Reason.CONTENT_TYPE if isinstance(exc, ContentDisallowed) else Reason.INVALID_MESSAGE
+        if self._refuse(message, reason, exc):
+            signals.task_rejected.send(sender=self, message=message, exc=exc)
+
+    def on_decode_error(self, message: Any, exc: BaseException) -> None:
+        """A body that cannot be decoded."""
+        reason = Reason.CONTENT_TYPE if isinstance(exc, ContentDisallowed) else Reason.UNDECODABLE
+        self._refuse(message, reason, exc)
+
+    def _refuse(self, message: Any, reason: Reason, error: BaseException) -> bool:
+        """Bury a message and reject it; False if it had to go back to its queue."""
+        headers = message.headers or {}
+        name, task_id = headers.get("task") or "?", headers.get("id") or "?"
+        outcome = Outcome(Verdict.UNKNOWN, reason, type(error).__name__, str(error))
+        attempt_id = uuid()
+
+        def letter(outcome: Outcome) -> Letter:
+            return letters.build(
+                self.app,
+                message,
+                outcome,
+                attempt_id=attempt_id,
+                worker=self.hostname,
+                task=None,
+                arguments=_arguments(message),
+            )
+
+        attempt = Attempt(
+            attempt_id=attempt_id,
+            task=name,
+            task_id=str(task_id),
+            args=(),
+            kwargs={},
+            retries=0,
+            header={},
+            letter=letter,
+        )
+        buried = settle(self.app, attempt, outcome)
+        if buried:
+            logger.error(
+                "Message %s[%s] went to the inbox as %s: %s", name, task_id, reason.value, type(error).__name__
+            )
+        message.reject_log_error(logger, self.connection_errors, requeue=not buried)
+        return buried
+
+
+def _arguments(message: Any) -> tuple[Any, Any] | None:
+    try:
+        args, kwargs, _ = message.payload
+        return (list(args), dict(kwargs))
+    except Exception:  # whatever is wrong with it, the letter keeps the bytes
+        return None
+
+
+def refuse_limits_nobody_keeps(app: Any, pool: Any) -> None:
+    """Refuse to start a pool that would silently ignore limits which a task declares.
+
+    Raises:
+        ConfigurationError: names the tasks, the pool and the way out.
+    """
+    kind = type(pool).__module__
+    if pool is None or kind == "celery.concurrency.prefork":
+        return
+    declaring = sorted(
+        task.name for task in app.tasks.values() if task.time_limit is not None or task.soft_time_limit is not None
+    )
+    if declaring:
+        raise ConfigurationError(
+            f"Pool {kind.rpartition('.')[2]!r} cannot keep time limits, but {', '.join(declaring)} declare(s) "
+            "time_limit or soft_time_limit. Start this worker with --pool prefork, or drop the limits."
+        )

@@ -1,0 +1,68 @@
+"""Running a task's body through the policies, in the process that runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from celery.exceptions import Ignore
+
+from orchestrator.contracts.message import HEADER, Attempt
+from orchestrator.contracts.outcome import Defer, PermanentError, Skip
+from orchestrator.engine import redispatch
+
+NO_HEADER: Mapping[str, Any] = {}
+
+
+def execute(task: Any, request: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run one attempt and return the body's value.
+
+    Raises:
+        Retry, Ignore, Reject: Celery's control flow.
+        BaseException: whatever the body raises and no retry answers.
+    """
+    header = request.get(HEADER) or NO_HEADER
+    chain = _chain(task, header)
+    try:
+        if chain is None:
+            return task.body(*args, **kwargs)
+        return chain(
+            Attempt(
+                attempt_id="",
+                task=task,
+                task_id=request.id,
+                args=args,
+                kwargs=kwargs,
+                retries=request.retries or 0,
+                header=header,
+            )
+        )
+    except Defer as deferral:
+        raise redispatch.defer(task, request, deferral.seconds) from deferral
+    except Skip as skip:
+        raise Ignore(str(skip)) from skip
+    except PermanentError:
+        raise
+    except Exception as error:
+        retries = task.retries
+        made = request.retries or 0
+        if retries is None or made >= retries.limit or not isinstance(error, retries.on):
+            raise
+        raise task.retry(exc=error, countdown=retries.delay(made + 1)) from error
+
+
+def _chain(task: Any, header: Mapping[str, Any]) -> Callable[[Attempt], Any] | None:
+    """Return the composed policies for this task and kind of message, made once each."""
+    chains: dict[tuple[str, ...], Callable[[Attempt], Any] | None] | None = task.__dict__.get("_chains")
+    if chains is None:
+        chains = task._chains = {}
+    key = tuple(header)
+    try:
+        return chains[key]
+    except KeyError:
+        chains[key] = task.app.stack.executor(task, header, _run)
+        return chains[key]
+
+
+def _run(attempt: Attempt) -> Any:
+    return attempt.task.body(*attempt.args, **attempt.kwargs)

@@ -1,0 +1,188 @@
+"""Publishing again: retry history, deferral, redrive."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from celery.exceptions import Reject, Retry
+from kombu.exceptions import OperationalError
+from kombu.serialization import dumps, loads
+
+from orchestrator.contracts.errors import BrokerUnavailable, PayloadIncompatible, PayloadUnreadable, TaskMissing
+from orchestrator.contracts.message import HEADER, HEADER_VERSION, WireMessage
+
+#: Attempts kept in a message's history; older ones are counted, not dropped in silence.
+HISTORY_LIMIT = 20
+#: Content types that a redrive may decode.
+ACCEPT = ("application/json",)
+
+
+class Deferred(Retry):
+    """Tells the consumer process that a republication was a deferral, not a retry."""
+
+
+class OurTask:
+    """Marks task classes that run through the policies."""
+
+
+def marker() -> type:
+    """Return the class that all our task classes derive from."""
+    return OurTask
+
+
+def with_history(request: Any, error: BaseException | None) -> dict[str, Any]:
+    """Return the request's headers with one more entry in the attempt history."""
+    headers = dict(request.headers or {})
+    header = dict(request.get(HEADER) or headers.get(HEADER) or {"v": HEADER_VERSION})
+    history = list(header.get("history", ()))
+    history.append(
+        {
+            "n": (request.retries or 0) + 1,
+            "at": round(time.time(), 3),
+            "worker": request.hostname or "",
+            "error": f"{type(error).__name__}: {error}"[:500] if error is not None else "",
+        }
+    )
+    if len(history) > HISTORY_LIMIT:
+        header["history_dropped"] = header.get("history_dropped", 0) + len(history) - HISTORY_LIMIT
+        history = history[-HISTORY_LIMIT:]
+    header["history"] = history
+    headers[HEADER] = header
+    return headers
+
+
+def defer(task: Any, request: Any, seconds: float) -> Deferred:
+    """Publish the running task again, later, under its id and without counting a retry.
+
+    Returns:
+        the exception to raise.
+    Raises:
+        Reject: publishing failed; the message goes back to its queue instead.
+    """
+    headers = dict(request.headers or {})
+    header = dict(request.get(HEADER) or headers.get(HEADER) or {"v": HEADER_VERSION})
+    header["deferrals"] = header.get("deferrals", 0) + 1
+    headers[HEADER] = header
+    try:
+        task.signature_from_request(request, countdown=seconds, retries=request.retries, headers=headers).apply_async()
+    except Exception as error:
+        raise Reject(error, requeue=True) from error
+    return Deferred(f"deferred for {seconds:g} s", when=seconds)
+
+
+def decode(message: WireMessage) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:
+    """Return ``(args, kwargs, embed)``.
+
+    Raises:
+        PayloadUnreadable: the body is no JSON task body.
+    """
+    try:
+        content = loads(message.body, message.content_type, message.content_encoding, accept=ACCEPT)
+        if "task" in message.headers:
+            args, kwargs, embed = content
+        else:
+            args, kwargs = content.get("args", ()), content.get("kwargs", {})
+            embed = {key: content.get(key) for key in ("callbacks", "errbacks", "chord")}
+        return list(args), dict(kwargs), dict(embed or {})
+    except Exception as error:
+        raise PayloadUnreadable(
+            f"The message cannot be decoded ({type(error).__name__}), so its arguments cannot be read or edited; "
+            "it can only be redriven byte for byte or discarded."
+        ) from error
+
+
+def check_arguments(app: Any, task_name: str, args: list[Any], kwargs: Mapping[str, Any]) -> None:
+    """Bind arguments to a registered task's signature; see ``EngineApp.check_arguments``."""
+    task = app.tasks.get(task_name)
+    if task is None:
+        raise TaskMissing(
+            f"No task {task_name!r} is registered in this process. Was it renamed or removed? "
+            "Register it again under this name (name=...), or discard the letter."
+        )
+    try:
+        inspect.signature(task.run).bind(*args, **kwargs)
+    except TypeError as error:
+        raise PayloadIncompatible(
+            f"The arguments do not fit {task_name}{inspect.signature(task.run)}: {error}. "
+            "Redrive with edited arguments."
+        ) from error
+
+
+def redrive(
+    app: Any,
+    message: WireMessage,
+    *,
+    task_id: str,
+    letter_id: str,
+    redrive_of: str,
+    nonce: str,
+    args: list[Any] | None,
+    kwargs: dict[str, Any] | None,
+) -> None:
+    """Publish a buried message again; see ``EngineApp.redrive``."""
+    body, headers = _fresh(app, message, task_id, args, kwargs)
+    headers[HEADER] = {
+        "v": HEADER_VERSION,
+        "at": round(time.time(), 3),
+        "redrive_of": redrive_of,
+        "redrive": {"letter": letter_id, "nonce": nonce},
+    }
+    properties = message.properties
+    try:
+        with app.producer_or_acquire() as producer:
+            producer.publish(
+                body,
+                exchange=message.exchange,
+                routing_key=message.routing_key or message.queue,
+                content_type=message.content_type,
+                content_encoding=message.content_encoding,
+                headers=headers,
+                correlation_id=task_id,
+                reply_to=properties.get("reply_to") or "",
+                priority=properties.get("priority"),
+                delivery_mode=2,
+                retry=False,
+            )
+    except (OperationalError, OSError) as error:
+        raise BrokerUnavailable(
+            f"The broker did not take the message ({type(error).__name__}: {error}). "
+            "Is it running, and is CELERY_BROKER_URL right? The letter can be redriven again."
+        ) from error
+
+
+def _fresh(
+    app: Any, message: WireMessage, task_id: str, args: list[Any] | None, kwargs: dict[str, Any] | None
+) -> tuple[bytes | str, dict[str, Any]]:
+    headers = {key: value for key, value in message.headers.items() if not key.startswith("x-")}
+    if "task" not in headers:
+        return _fresh_v1(message, task_id, args, kwargs), headers
+    old_id = headers.get("id")
+    headers.update(id=task_id, retries=0, expires=None, eta=None)
+    if headers.get("root_id") in (None, old_id):
+        headers["root_id"] = task_id
+    if args is None and kwargs is None:
+        return message.body, headers
+    old_args, old_kwargs, embed = decode(message)
+    new_args = old_args if args is None else args
+    new_kwargs = old_kwargs if kwargs is None else kwargs
+    headers["argsrepr"], headers["kwargsrepr"] = app.reprs(app.tasks.get(headers["task"]), new_args, new_kwargs)
+    return dumps((new_args, new_kwargs, embed), serializer="json")[2], headers
+
+
+def _fresh_v1(message: WireMessage, task_id: str, args: list[Any] | None, kwargs: dict[str, Any] | None) -> bytes | str:
+    """Protocol 1 keeps everything in the body."""
+    try:
+        content = dict(loads(message.body, message.content_type, message.content_encoding, accept=ACCEPT))
+        content["task"]
+    except Exception as error:
+        raise PayloadUnreadable("The message names no task that could be run; it can only be discarded.") from error
+    content.update(id=task_id, retries=0, expires=None, eta=None)
+    if args is not None:
+        content["args"] = args
+    if kwargs is not None:
+        content["kwargs"] = kwargs
+    body: bytes | str = dumps(content, serializer="json")[2]
+    return body

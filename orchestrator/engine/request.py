@@ -1,0 +1,132 @@
+"""A task message in the process that acknowledges it: settle first, then ack."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from billiard.einfo import ExceptionInfo
+from billiard.exceptions import TimeLimitExceeded, WorkerLostError
+from celery.utils import uuid
+from celery.worker import state
+from celery.worker.request import Request
+
+from orchestrator.contracts.message import HEADER, Attempt, Letter
+from orchestrator.contracts.outcome import Outcome, Reason, Verdict
+from orchestrator.engine import letters
+from orchestrator.engine.settlement import outcome_of, settle, unwrap
+
+
+class OrchestratedRequest(Request):  # type: ignore[misc]  # Celery's Request is untyped
+    """Settles every end that the pool reports, once, before the message is acknowledged.
+
+    Settling here, and not in the child, covers what a child cannot report (it was
+    killed, it timed out) with the same code, and has the exact message at hand.
+    """
+
+    #: Set once the outcome is safe; the pool reports a hard time limit twice.
+    _settled = False
+    _attempt_id = ""
+
+    def __init__(self, message: Any, **options: Any) -> None:
+        super().__init__(message, **options)
+        if getattr(self._task, "sensitive", ()) and HEADER not in self._request_dict:
+            # A producer without our policies sent it: its texts quote the values.
+            self._argsrepr, self._kwargsrepr = self._app.reprs(self._task, self._args, self._kwargs)
+            self._request_dict.update(argsrepr=self._argsrepr, kwargsrepr=self._kwargsrepr)
+
+    @property
+    def attempt_id(self) -> str:
+        """Names this delivery's attempt; made when first asked for."""
+        if not self._attempt_id:
+            self._attempt_id = uuid()
+        return self._attempt_id
+
+    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
+        """Settle a failed attempt, then let Celery store, ack and report it."""
+        error = unwrap(exc_info.exception)
+        if isinstance(error, MemoryError):
+            # Celery would end the whole worker over one task's body.
+            exc_info = _as_lost(f"MemoryError: {error}")
+            error = unwrap(exc_info.exception)
+        if not self._terminal(error) or self._settle(self._outcome(error, exc_info.traceback)):
+            super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
+        else:
+            self._give_back()
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        """Settle a hard time limit; a soft one reaches the task as an exception."""
+        if not soft and not state.should_terminate and (not self.task.acks_late or self.task.acks_on_timeout):
+            error = TimeLimitExceeded(timeout)
+            if not self._settle(self._outcome(error, "")):
+                self._give_back()
+        super().on_timeout(soft, timeout)
+
+    def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
+        if expired and getattr(self.task, "bury_expired", False):
+            outcome = Outcome(
+                Verdict.EXPIRED, Reason.EXPIRED, "Expired", f"expired at {self.expires.isoformat()} before it started"
+            )
+            if not self._settle(outcome):
+                self._give_back()
+        super()._announce_revoked(reason, terminated, signum, expired)
+
+    def _terminal(self, error: BaseException) -> bool:
+        """Whether nothing more will happen to this message by itself."""
+        task = self.task
+        if self._already_cancelled or self._already_revoked:
+            return False
+        if isinstance(error, WorkerLostError | SystemExit | KeyboardInterrupt):
+            if task.acks_late and task.reject_on_worker_lost:
+                return False
+            retries_left = task.max_retries is None or self._retries < task.max_retries
+            if task.retry_on_worker_lost and retries_left:
+                return False
+            return not self._success_was_stored()
+        return not (isinstance(error, TimeLimitExceeded) and task.acks_late and not task.acks_on_timeout)
+
+    @property
+    def _retries(self) -> int:
+        return self._request_dict.get("retries") or 0
+
+    def _outcome(self, error: BaseException, traceback: Any) -> Outcome:
+        return outcome_of(error, str(traceback or ""), self.task, self._retries)
+
+    def _settle(self, outcome: Outcome) -> bool:
+        """Record the outcome, once. False: it is not safe, the message must not be acknowledged."""
+        if self._settled:
+            return True
+        attempt = Attempt(
+            attempt_id=self.attempt_id,
+            task=self.task,
+            task_id=self.id,
+            args=self._args,
+            kwargs=self._kwargs,
+            retries=self._retries,
+            header=self._request_dict.get(HEADER) or {},
+            letter=self._letter,
+        )
+        self._settled = settle(self._app, attempt, outcome)
+        return self._settled
+
+    def _letter(self, outcome: Outcome) -> Letter:
+        return letters.build(
+            self._app,
+            self._message,
+            outcome,
+            attempt_id=self.attempt_id,
+            worker=self._hostname,
+            task=self.task,
+            arguments=(self._args, self._kwargs),
+        )
+
+    def _give_back(self) -> None:
+        """Return the message to its queue: it runs again rather than being lost."""
+        state.task_ready(self)
+        self.reject(requeue=True)
+
+
+def _as_lost(text: str) -> Any:
+    try:
+        raise WorkerLostError(text)
+    except WorkerLostError:
+        return ExceptionInfo()

@@ -1,0 +1,22 @@
+"""When a message was first published travels with it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from orchestrator.contracts.message import Publication
+from orchestrator.contracts.policy import Policy
+
+
+class Telemetry(Policy):
+    """Stamps the time of first publication, so that queue wait can be told.
+
+    Republications keep the stamp. *Fails: open, it uses no store.*
+    """
+
+    def on_publish(self, publication: Publication, proceed: Callable[[Publication], Any]) -> Any:
+        """Stamp the header once."""
+        publication.header.setdefault("at", round(time.time(), 3))
+        return proceed(publication)
