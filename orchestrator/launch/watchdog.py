@@ -76,8 +76,9 @@ class Watchdog:
 
     def release(self, pid: int) -> None:
         """End what is left of a child's group after the child ended, and forget it."""
-        signal_group(pid, signal.SIGKILL)
+        # Once only: later the number may belong to somebody else.
         if self._groups.pop(pid, None) is not None:
+            signal_group(pid, signal.SIGKILL)
             self._tell(f"-{pid}")
 
     def remove_when_orphaned(self, path: Path) -> None:

@@ -18,8 +18,8 @@ def app_with_broker() -> Any:
     app = get_app()
     if not app.conf.broker_url:
         raise CommandError(
-            "No broker is known: ORCHESTRATOR_BROKER_URL is not set, and no embedded broker runs in the data directory. "
-            "Set ORCHESTRATOR_BROKER_URL (as in redis://127.0.0.1:6379/0), or run 'manage.py up', which brings a broker."
+            "No broker is known: ORCHESTRATOR_BROKER_URL is not set and no embedded broker runs in the data directory. "
+            "Set ORCHESTRATOR_BROKER_URL (as in redis://127.0.0.1:6379/0), or run 'manage.py up', which brings one."
         )
     return app
 

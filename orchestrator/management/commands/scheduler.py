@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 
 from orchestrator.management.broker import app_with_broker
-from orchestrator.management.commands.worker import LEVELS
+from orchestrator.management.options import LEVELS
 
 OURS = "orchestrator.schedules.scheduler"
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentTypeError
 from typing import Any
 
 from celery.utils.nodenames import default_nodename, host_format
 from django.core.management.base import BaseCommand, CommandParser
 
 from orchestrator.management.broker import app_with_broker
+from orchestrator.management.options import LEVELS, names, positive
 
 POOLS = ("prefork", "solo", "threads")
-LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
 class Command(BaseCommand):
@@ -30,10 +29,10 @@ class Command(BaseCommand):
             "Hard time limits need prefork. Default: %(default)s.",
         )
         parser.add_argument(
-            "--concurrency", "-c", type=_positive, help="How many tasks run at once. Default: the number of CPUs."
+            "--concurrency", "-c", type=positive, help="How many tasks run at once. Default: the number of CPUs."
         )
         parser.add_argument(
-            "--queues", "-Q", type=_names, default=[], help="Queues to take tasks from, separated by commas."
+            "--queues", "-Q", type=names, default=[], help="Queues to take tasks from, separated by commas."
         )
         parser.add_argument("--hostname", "-n", help="Name of this worker; %%h is the machine. Default: celery@%%h.")
         parser.add_argument(
@@ -54,20 +53,3 @@ class Command(BaseCommand):
         )
         worker.start()
         sys.exit(worker.exitcode)
-
-
-def _positive(text: str) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise ArgumentTypeError(f"{text!r} is no whole number of 1 or more")
-    return number
-
-
-def _names(text: str) -> list[str]:
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names:
-        raise ArgumentTypeError("give at least one queue name")
-    return names
