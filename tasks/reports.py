@@ -121,6 +121,8 @@ def _chart(rows: Sequence[Row]) -> Any:
     # Bars grow upwards from the axis; reversed, the first row comes out on top.
     chart.data = [[value for _, value in reversed(rows)]]
     chart.categoryAxis.categoryNames = [_shortened(label) for label, _ in reversed(rows)]
+    # Beside the bars even when some are negative.
+    chart.categoryAxis.joinAxisMode = "left"
     chart.categoryAxis.labels.fontSize = 8
     chart.valueAxis.valueMin = min(0, *[value for _, value in rows])
     chart.valueAxis.valueMax = max(1, *[value for _, value in rows])
