@@ -27,6 +27,10 @@ def database(_timeout: float) -> str:
 def broker(timeout: float) -> str:
     """Ask the broker for a sign of life."""
     url = broker_url()
+    if not url:
+        raise ConnectionError(
+            "no broker is known: set ORCHESTRATOR_BROKER_URL, or start the embedded one with 'manage.py up'"
+        )
     if url.startswith(REDIS_SCHEMES):
         client(redis_url(url), timeout).ping()
         return "redis"
