@@ -11,8 +11,19 @@ def main() -> None:
     try:
         from django.core.management import execute_from_command_line
     except ModuleNotFoundError:
-        sys.exit("Django is not installed in this Python. Use the virtual environment of the README, as in .venv/bin/python manage.py up")
-    execute_from_command_line(sys.argv)
+        sys.exit(
+            "Django is not installed in this Python. "
+            "Use the virtual environment of the README, as in .venv/bin/python manage.py up"
+        )
+    from orchestrator.contracts.errors import ConfigurationError
+
+    try:
+        execute_from_command_line(sys.argv)
+    except ConfigurationError as error:
+        # A setting is wrong: its message says all there is to say.
+        if "--traceback" in sys.argv:
+            raise
+        sys.exit(f"{type(error).__name__}: {error}")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ import os
 import secrets
 from pathlib import Path
 
+from orchestrator.contracts.errors import ConfigurationError
+
 #: Written by ``manage.py up`` while its embedded broker runs, readable by the owner only.
 BROKER_FILE = "broker.json"
 
@@ -33,13 +35,31 @@ def write_private(path: Path, text: str) -> None:
 
 
 def stored_secret(data_dir: Path, name: str) -> str:
-    """Return a random secret that is made at first use and kept in the data directory."""
-    path = data_dir / name
+    """Return a random secret that is made at first use and kept in the data directory.
+
+    Raises:
+        ConfigurationError: the directory cannot be read or written.
+    """
+    try:
+        return _stored_secret(data_dir / name)
+    except OSError as error:
+        raise unusable(data_dir, error) from error
+
+
+def unusable(data_dir: Path, error: OSError) -> ConfigurationError:
+    """Return the error that says why a data directory cannot be used, and the way out."""
+    return ConfigurationError(
+        f"The data directory {data_dir} cannot be used: {error.strerror or error}. "
+        "Set ORCHESTRATOR_DATA_DIR to a directory that this user may write to."
+    )
+
+
+def _stored_secret(path: Path) -> str:
     try:
         return path.read_text()
     except FileNotFoundError:
         pass
-    draft = path.with_name(f"{name}.{os.getpid()}")
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
     write_private(draft, secrets.token_urlsafe(48))
     try:
         # A link fails if another process was first, so all processes agree on one secret.

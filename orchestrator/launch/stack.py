@@ -11,6 +11,7 @@ from pathlib import Path
 
 from orchestrator.contracts.errors import UnknownOption
 from orchestrator.launch.broker import EmbeddedBroker
+from orchestrator.launch.ports import LOOPBACK
 from orchestrator.launch.processes import Program, command
 from orchestrator.launch.watchdog import Watchdog
 
@@ -39,6 +40,11 @@ class Plan:
     flower_port: int
     workers: int
     loglevel: str
+
+    def url(self, name: str) -> str:
+        """Return where the pages of web or Flower are reached from this machine."""
+        host = LOOPBACK if self.host in ("0.0.0.0", "::") else bracketed(self.host)  # noqa: S104 - compared, not bound
+        return f"http://{host}:{self.port if name == 'web' else self.flower_port}/"
 
 
 def select(names: str) -> tuple[str, ...]:
@@ -81,6 +87,7 @@ def programs(selected: tuple[str, ...], plan: Plan, watchdog: Watchdog, env: Map
         "flower": (
             *(*plan.manage, "flower", "--skip-checks"),
             *("--address", plan.host, "--port", str(plan.flower_port)),
+            *(("--web-url", plan.url("web")) if "web" in selected else ()),
         ),
     }
     made = [

@@ -22,10 +22,10 @@ from orchestrator.launch.banner import Banner
 from orchestrator.launch.broker import EmbeddedBroker
 from orchestrator.launch.console import Console
 from orchestrator.launch.lock import FileLock
-from orchestrator.launch.paths import embedded_broker_url
+from orchestrator.launch.paths import embedded_broker_url, unusable
 from orchestrator.launch.ports import LOOPBACK, free_port, is_free
 from orchestrator.launch.processes import Supervisor
-from orchestrator.launch.stack import NAMES, Plan, bracketed, broker_program, manage_command, programs, select
+from orchestrator.launch.stack import NAMES, Plan, broker_program, manage_command, programs, select
 from orchestrator.launch.watchdog import Watchdog
 from orchestrator.management.broker import broker_problem
 from orchestrator.management.first_start import describe_database, first_admin, prepare_database
@@ -96,10 +96,13 @@ class Command(BaseCommand):
         if broker is not None:
             stack.callback(broker.stop)
         self.check(fail_level=ERROR)
+        if static := getattr(settings, "STATIC_ROOT", None):
+            # WhiteNoise warns in every process if it is not there, though it needs nothing from it here.
+            Path(static).mkdir(parents=True, exist_ok=True)
         applied = prepare_database()
         if applied:
             console.say(f"{applied} migrations applied to {describe_database()}")
-        urls = _urls(plan, selected)
+        urls = {name: plan.url(name) for name in ("web", "flower") if name in selected}
         name, password = first_admin() if urls else ("", "")
         children = programs(selected, plan, watchdog, _environment(broker, data_dir, urls))
         if broker is not None:
@@ -144,29 +147,23 @@ def _data_dir() -> Path:
     """Return the platform's directory, made if need be.
 
     Raises:
-        CommandError: it cannot be written.
+        ConfigurationError: it cannot be written.
     """
     given = getattr(settings, "DATA_DIR", "") or os.environ.get("ORCHESTRATOR_DATA_DIR") or ".orchestrator"
     data_dir = Path(given).absolute()
     try:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
-        raise _unwritable(data_dir, error) from error
+        raise unusable(data_dir, error) from error
     return data_dir
-
-
-def _unwritable(data_dir: Path, error: OSError) -> CommandError:
-    return CommandError(
-        f"The data directory {data_dir} cannot be written: {error.strerror}. "
-        "Set ORCHESTRATOR_DATA_DIR to a directory that this user may write to."
-    )
 
 
 def _lock(data_dir: Path) -> FileLock:
     """Take the lock of this data directory.
 
     Raises:
-        CommandError: another ``up`` has it, or it cannot be written.
+        CommandError: another ``up`` has it.
+        ConfigurationError: it cannot be written.
     """
     lock = FileLock(data_dir / "up.lock")
     try:
@@ -174,7 +171,7 @@ def _lock(data_dir: Path) -> FileLock:
             lock.note(json.dumps({"pid": os.getpid(), "urls": {}}))
             return lock
     except OSError as error:
-        raise _unwritable(data_dir, error) from error
+        raise unusable(data_dir, error) from error
     try:
         holder = json.loads(lock.read())
     except ValueError:
@@ -230,13 +227,6 @@ def _is_loopback(host: str) -> bool:
     return host in ("localhost", "::1") or host.startswith("127.")
 
 
-def _urls(plan: Plan, selected: tuple[str, ...]) -> dict[str, str]:
-    """Return where the selected web pages are reached from this machine."""
-    host = LOOPBACK if plan.host in ("0.0.0.0", "::") else bracketed(plan.host)  # noqa: S104 - compared, not bound
-    ports = {"web": plan.port, "flower": plan.flower_port}
-    return {name: f"http://{host}:{port}/" for name, port in ports.items() if name in selected}
-
-
 def _environment(broker: EmbeddedBroker | None, data_dir: Path, urls: dict[str, str]) -> dict[str, str]:
     """Return the children's environment; the only way in which they learn the broker's password."""
     env = {**os.environ, "ORCHESTRATOR_DATA_DIR": str(data_dir), "PYTHONUNBUFFERED": "1"}
@@ -244,8 +234,9 @@ def _environment(broker: EmbeddedBroker | None, data_dir: Path, urls: dict[str, 
     env["CELERY_SKIP_CHECKS"] = "1"
     if broker is not None:
         env["ORCHESTRATOR_BROKER_URL"] = broker.url
-    for name, url in urls.items():
-        env.setdefault(f"ORCHESTRATOR_{name.upper()}_URL", url)
+    if "flower" in urls:
+        # Not if it is set: behind a proxy, only the user knows.
+        env.setdefault("ORCHESTRATOR_FLOWER_URL", urls["flower"])
     return env
 
 
