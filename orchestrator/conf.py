@@ -73,6 +73,8 @@ class Settings:
     redrive_resume_seconds: float = 10.0
     #: Where the Flower of this project is reached, for links; empty shows none.
     flower_url: str = ""
+    #: What a scraper of Flower's /metrics sends as ``Authorization: Bearer``; empty asks for a login instead.
+    metrics_token: str = ""
 
 
 def parse(raw: Mapping[str, Any]) -> Settings:
@@ -101,7 +103,7 @@ def parse(raw: Mapping[str, Any]) -> Settings:
         value = getattr(parsed, name)
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
             raise InvalidOption(f"ORCHESTRATOR[{name.upper()!r}] = {value!r}: give whole days, 1 or more, or None to keep for ever.")
-    for name in ("app", "key_prefix", "letterbox", "state_url", "flower_url"):
+    for name in ("app", "key_prefix", "letterbox", "state_url", "flower_url", "metrics_token"):
         value = getattr(parsed, name)
         if not isinstance(value, str) or (not value and name in ("app", "key_prefix", "letterbox")):
             raise InvalidOption(f"ORCHESTRATOR[{name.upper()!r}] = {value!r}: give a non-empty string.")

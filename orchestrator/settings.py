@@ -35,6 +35,7 @@ INSTALLED_APPS = [
     "orchestrator.runs",
     "orchestrator.schedules",
     "orchestrator.console",
+    "orchestrator.flower",
     "tasks",
 ]
 MIDDLEWARE = [
@@ -117,4 +118,5 @@ CELERY_IMPORTS = ("tasks.email", "tasks.reports", "tasks.media", "tasks.maintena
 ORCHESTRATOR = {
     "STATE_URL": env.str("ORCHESTRATOR_STATE_URL", default=""),
     "FLOWER_URL": env.str("ORCHESTRATOR_FLOWER_URL", default=""),
+    "METRICS_TOKEN": env.str("ORCHESTRATOR_METRICS_TOKEN", default=""),
 }
