@@ -102,7 +102,7 @@ class Command(BaseCommand):
         applied = prepare_database()
         if applied:
             console.say(f"{applied} migrations applied to {describe_database()}")
-        urls = {name: plan.url(name) for name in ("web", "flower") if name in selected}
+        urls: dict[str, str] = {name: plan.url(name) for name in ("web", "flower") if name in selected}
         name, password = first_admin() if urls else ("", "")
         children = programs(selected, plan, watchdog, _environment(broker, data_dir, urls))
         if broker is not None:
@@ -139,7 +139,7 @@ class Command(BaseCommand):
         url = broker.start()
         # For the checks that follow in this process; the children get it by their environment.
         settings.CELERY_BROKER_URL = url
-        app.conf.broker_url = url
+        app.conf.update(broker_url=url)
         return broker
 
 
