@@ -15,7 +15,7 @@ from orchestrator.engine import publication, redispatch
 from orchestrator.engine.defaults import DEFAULTS
 
 
-class EngineApp(Celery):
+class EngineApp(Celery):  # type: ignore[misc]  # Celery is untyped
     """Celery with ordered policies. Use :class:`orchestrator.OrchestratorApp`, which is wired."""
 
     def __init__(self, main: str | None = None, **kwargs: Any) -> None:

@@ -131,9 +131,7 @@ def refuse_limits_nobody_keeps(app: Any, pool: Any) -> None:
     kind = type(pool).__module__
     if pool is None or kind == "celery.concurrency.prefork":
         return
-    declaring = sorted(
-        task.name for task in app.tasks.values() if task.time_limit is not None or task.soft_time_limit is not None
-    )
+    declaring = sorted(task.name for task in app.tasks.values() if getattr(task, "declares_limits", False))
     if declaring:
         raise ConfigurationError(
             f"Pool {kind.rpartition('.')[2]!r} cannot keep time limits, but {', '.join(declaring)} declare(s) "

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from billiard.process import current_process
 from celery.exceptions import Ignore
 
 from orchestrator.contracts.message import HEADER, Attempt
 from orchestrator.contracts.outcome import Defer, PermanentError, Skip
 from orchestrator.engine import redispatch
+
+
+class ExitRequested(Exception):
+    """A body wanted to end the process; on solo and threads that would be the whole worker."""
+
 
 NO_HEADER: Mapping[str, Any] = {}
 
@@ -43,6 +49,12 @@ def execute(task: Any, request: Any, args: tuple[Any, ...], kwargs: dict[str, An
         raise Ignore(str(skip)) from skip
     except PermanentError:
         raise
+    except SystemExit as error:
+        if type(error) is not SystemExit or current_process().name != "MainProcess":
+            # A pool child ends and its parent settles the attempt; Celery's own
+            # subclasses end a worker on purpose.
+            raise
+        raise ExitRequested(f"The task called sys.exit({error.code!r}) in the worker's own process.") from error
     except Exception as error:
         retries = task.retries
         made = request.retries or 0

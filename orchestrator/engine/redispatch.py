@@ -20,7 +20,7 @@ HISTORY_LIMIT = 20
 ACCEPT = ("application/json",)
 
 
-class Deferred(Retry):
+class Deferred(Retry):  # type: ignore[misc]  # Celery is untyped
     """Tells the consumer process that a republication was a deferral, not a retry."""
 
 

@@ -44,11 +44,10 @@ class OrchestratedRequest(Request):  # type: ignore[misc]  # Celery's Request is
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
         """Settle a failed attempt, then let Celery store, ack and report it."""
         error = unwrap(exc_info.exception)
-        if isinstance(error, MemoryError):
-            # Celery would end the whole worker over one task's body.
-            exc_info = _as_lost(f"MemoryError: {error}")
-            error = unwrap(exc_info.exception)
         if not self._terminal(error) or self._settle(self._outcome(error, exc_info.traceback)):
+            if isinstance(error, MemoryError):
+                # Celery would end the whole worker over one task's body.
+                exc_info = _as_lost(f"MemoryError: {error}")
             super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
         else:
             self._give_back()
@@ -89,7 +88,8 @@ class OrchestratedRequest(Request):  # type: ignore[misc]  # Celery's Request is
         return self._request_dict.get("retries") or 0
 
     def _outcome(self, error: BaseException, traceback: Any) -> Outcome:
-        return outcome_of(error, str(traceback or ""), self.task, self._retries)
+        history = (self._request_dict.get(HEADER) or {}).get("history") or [{}]
+        return outcome_of(error, str(traceback or ""), str(history[-1].get("error", "")))
 
     def _settle(self, outcome: Outcome) -> bool:
         """Record the outcome, once. False: it is not safe, the message must not be acknowledged."""

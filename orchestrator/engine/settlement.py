@@ -48,8 +48,12 @@ def unwrap(error: BaseException) -> BaseException:
     return error
 
 
-def outcome_of(error: BaseException, traceback: str, task: Any, retries: int) -> Outcome:
-    """Map the way an attempt left the pool to an outcome."""
+def outcome_of(error: BaseException, traceback: str, retried_for: str) -> Outcome:
+    """Map the way an attempt left the pool to an outcome.
+
+    Args:
+        retried_for: error of the attempt before this one, as its history tells; empty on the first.
+    """
     error = unwrap(error)
     verdict, reason = Verdict.FAILED, Reason.FAILED
     for kind, kind_verdict, kind_reason in _KINDS:
@@ -58,16 +62,20 @@ def outcome_of(error: BaseException, traceback: str, task: Any, retries: int) ->
             break
     if isinstance(error, Reject) and error.requeue:
         reason = None  # type: ignore[assignment]
-    if reason is Reason.FAILED and retries and task.max_retries is not None and retries >= task.max_retries:
+    name, text = _described(error)
+    if reason is Reason.FAILED and retried_for.startswith(f"{name}:"):
+        # What was worth a retry before would have been retried now, had there been one left.
         reason = Reason.RETRIES_EXHAUSTED
-    cause = error.reason if isinstance(error, Reject) and isinstance(error.reason, BaseException) else error
-    name, text = _described(cause)
     return Outcome(verdict=verdict, reason=reason, error_type=name, error_message=text, traceback=traceback)
 
 
 def _described(error: BaseException) -> tuple[str, str]:
     if isinstance(error, UnpickleableExceptionWrapper):
         return error.exc_cls_name, ", ".join(str(argument) for argument in error.exc_args)
+    if isinstance(error, Reject):
+        return "Reject", str(error.reason or "")
+    if isinstance(error, SystemExit):
+        return "SystemExit", f"the task ended its own process with exit code {error.code}"
     try:
         text = str(error)
     except Exception as broken:  # an error whose own text fails must still be buried

@@ -40,6 +40,8 @@ class OrchestratedTask(redispatch.OurTask, Task):  # type: ignore[misc]  # Celer
     sensitive: tuple[str, ...] = ()
     #: Whether a message that expired before it started is buried instead of dropped.
     bury_expired: bool = False
+    #: Whether the task itself, not a setting, limits its time.
+    declares_limits: bool = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -56,13 +58,16 @@ class OrchestratedTask(redispatch.OurTask, Task):  # type: ignore[misc]  # Celer
             parameters = inspect.signature(getattr(run, "__func__", run)).parameters.values()
             if not any(p.kind is p.VAR_KEYWORD for p in parameters):
                 check_sensitive_names(name, cls.sensitive, [p.name for p in parameters])
+        if declared.get("time_limit") is not None or declared.get("soft_time_limit") is not None:
+            # Told apart now: Celery fills these attributes from its settings when it binds the task.
+            cls.declares_limits = True
         if cls.retries is not None and "max_retries" not in declared:
             cls.max_retries = cls.retries.limit
 
     @cached_property
     def body(self) -> Callable[..., Any]:
         """The task's function; a coroutine function is run to its end, not returned unrun."""
-        return async_to_sync(self.run) if inspect.iscoroutinefunction(self.run) else self.run  # type: ignore[no-any-return]
+        return async_to_sync(self.run) if inspect.iscoroutinefunction(self.run) else self.run
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         request = self.request
