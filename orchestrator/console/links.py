@@ -1,0 +1,59 @@
+"""Links between pages of apps that do not know one another."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+from django.contrib.auth.models import AnonymousUser
+from django.urls import reverse
+from django_celery_results.models import TaskResult
+
+from orchestrator import conf
+from orchestrator.deadletters.models import DeadLetter, State
+
+#: Open letters that the banner counts; beyond, it says "100+".
+BANNER_CAP = 100
+
+Link = tuple[str, str]
+
+
+def of_task(task_id: str) -> list[Link]:
+    """Return pages elsewhere about one task id: its result, and itself in Flower."""
+    links = []
+    result = TaskResult.objects.filter(task_id=task_id).values_list("pk", "status").first() if task_id else None
+    if result:
+        url = reverse("admin:django_celery_results_taskresult_change", args=[result[0]])
+        links.append((f"Result of {task_id}: {result[1]}", url))
+    flower = conf.settings().flower_url.rstrip("/")
+    if flower and task_id:
+        links.append((f"{task_id} in Flower", f"{flower}/task/{quote(task_id, safe='')}"))
+    return links
+
+
+def of_letter(letter: DeadLetter) -> list[Link]:
+    """Return pages elsewhere about a dead letter and about what it was redriven as."""
+    links = of_task(letter.task_id)
+    return [*links, *of_task(letter.redriven_as)] if letter.redriven_as else links
+
+
+def of_result(task_id: str) -> list[Link]:
+    """Return the dead letters of a task id, the newest first."""
+    rows = DeadLetter.objects.filter(task_id=task_id)[:5]
+    return [
+        (
+            f"Dead letter of {letter.died_at:%Y-%m-%d %H:%M:%S}, {State(letter.state).label.lower()}",
+            reverse("admin:orchestrator_deadletters_deadletter_change", args=[letter.pk]),
+        )
+        for letter in rows.only("pk", "died_at", "state")
+    ]
+
+
+def open_letters(user: Any) -> str:
+    """Return how many letters are open as a short text, empty for none or for nobody who may see them."""
+    if isinstance(user, AnonymousUser) or not user.has_perm("orchestrator_deadletters.view_deadletter"):
+        return ""
+    count = DeadLetter.objects.filter(state=State.OPEN).order_by()[: BANNER_CAP + 1].count()
+    if not count:
+        return ""
+    return f"{BANNER_CAP}+" if count > BANNER_CAP else str(count)
