@@ -40,24 +40,29 @@ def main() -> int:
     stack = Stack(directory, greylisted=GREYLISTED)
     grace = HURRIED
     try:
-        stack.open()
+        try:
+            stack.open()
+        except OrchestratorError as error:
+            _print(errors, str(error))
+            return 2
         logging.disable(logging.INFO)
         seen = demonstrate(stack, screen, options.timeout)
         grace = GRACE
         return _tell(seen, screen, stack, errors, as_json=options.json)
     except Interrupted:
-        errors.print("Interrupted; stopping.", highlight=False)
+        _print(errors, "Interrupted; stopping.")
         return 130
-    except OrchestratorError as error:
-        errors.print(str(error), highlight=False, markup=False)
-        return 2
+    except Exception:
+        # The traceback alone does not say what the other processes went through.
+        _print(errors, stack.logs())
+        raise
     finally:
         screen.close()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         stack.close(grace)
         if options.keep:
-            errors.print(f"Kept: {directory}", highlight=False, markup=False)
+            _print(errors, f"Kept: {directory}")
         else:
             shutil.rmtree(directory, ignore_errors=True)
 
@@ -77,10 +82,15 @@ def _tell(seen: Seen, screen: Screen, stack: Stack, errors: Console, *, as_json:
         sys.stdout.flush()
     if seen.ok:
         return 0
-    errors.print(stack.logs(), highlight=False, markup=False)
+    _print(errors, stack.logs())
     for text in seen.missing:
-        errors.print(f"Not seen: {text}", highlight=False, markup=False)
+        _print(errors, f"Not seen: {text}")
     return 1
+
+
+def _print(console: Console, text: str) -> None:
+    """Print a text as it is: no markup, and no line broken by us."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -31,7 +31,7 @@ class Redrive(Part):
     def start(self) -> None:
         """Order an import of a file that is not there."""
         self.task_id = tasks.named("tasks.maintenance.import_price_list").delay(source=SOURCE).id
-        self.note = "retrying: the price list is missing"
+        self.note = "an import is ordered, and its file is missing"
 
     def look(self) -> None:
         """Take the next step when the one before was seen."""

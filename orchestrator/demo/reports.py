@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from django_celery_beat.models import IntervalSchedule, PeriodicTask
+from django_celery_results.models import TaskResult
 
 from orchestrator.demo.part import Part
 
@@ -27,6 +28,7 @@ class Reports(Part):
         self.note = "waiting for the scheduler"
         self._directory = media / "reports"
         self._pages: dict[Path, int] = {}
+        self._ordered: tuple[str, ...] = ()
 
     def prepare(self) -> None:
         """Write the schedule."""
@@ -48,21 +50,25 @@ class Reports(Part):
                 self._pages[path] = pdf_pages(path)
         broken = [path.name for path, pages in self._pages.items() if not pages]
         self.problem = f"{broken[0]} is no whole PDF" if broken else ""
-        self.done = min(len(self._pages), self._sent())
-        if self._pages:
-            self.note = f"{len(self._pages)} written, ordered {self._sent()} times by the scheduler"
+        self._ordered = self._ordered_by_schedule()
+        # The report carries the id of its task in its name.
+        self.done = sum(1 for path in self._pages if path.stem.endswith(self._ordered))
+        if self.done:
+            self.note = f"{self.done} ordered by the scheduler, written and whole"
 
     def counts(self) -> dict[str, Any]:
         """Return the number of files and orders."""
         return {
             "every_seconds": EVERY,
-            "ordered": self._sent(),
+            "ordered_by_scheduler": len(self._ordered),
             "written": len(self._pages),
             "pages": sum(self._pages.values()),
         }
 
-    def _sent(self) -> int:
-        return PeriodicTask.objects.values_list("total_run_count", flat=True).get(name=NAME)
+    def _ordered_by_schedule(self) -> tuple[str, ...]:
+        """Return the ids of finished tasks whose message names the schedule that sent it."""
+        finished = TaskResult.objects.filter(periodic_task_name=NAME, status="SUCCESS")
+        return tuple(finished.values_list("task_id", flat=True))
 
 
 def pdf_pages(path: Path) -> int:

@@ -32,7 +32,7 @@ class Screen:
     def say(self, text: str) -> None:
         """Show one line."""
         if self._console.is_terminal or self._plain:
-            self._console.print(text, highlight=False, markup=False)
+            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def show(self, parts: Sequence[Part]) -> None:
         """Show where the parts stand."""
@@ -72,8 +72,8 @@ class Screen:
         table = Table.grid(padding=(0, 2))
         for part in parts:
             mark: Any = "[red]✗[/]" if part.problem else "[green]✓[/]" if part.finished else self._spinner
-            bar = ProgressBar(total=part.goal, completed=part.done, width=24)
-            table.add_row(mark, part.title, bar, f"{part.done}/{part.goal}", part.problem or part.note)
+            bar = ProgressBar(total=part.goal, completed=min(part.done, part.goal), width=24)
+            table.add_row(mark, part.title, bar, f"{min(part.done, part.goal)}/{part.goal}", part.problem or part.note)
         return table
 
 
