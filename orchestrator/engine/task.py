@@ -6,7 +6,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from typing import Any, overload
 
 from asgiref.sync import async_to_sync
 from celery import shared_task
@@ -91,6 +91,14 @@ class OrchestratedTask(redispatch.OurTask, Task):  # type: ignore[misc]  # Celer
             return super().retry(args, kwargs, exc=exc, throw=throw, **options)
         except Reject as rejected:
             raise Reject(rejected.reason, requeue=True) from rejected
+
+
+@overload
+def task(function: Callable[..., Any], /) -> Any: ...
+
+
+@overload
+def task(**options: Any) -> Callable[[Callable[..., Any]], Any]: ...
 
 
 def task(*args: Any, **options: Any) -> Any:
