@@ -162,7 +162,7 @@ def groups(chosen: Filter, limit: int = 50) -> list[dict[str, Any]]:
     for group in counted:
         wanted |= Q(fingerprint=group["fingerprint"], died_at=group["last_seen"])
     for sample in chosen.queryset().filter(wanted).values("fingerprint", "task", "error_type", "error_message"):
-        latest.setdefault(sample["fingerprint"], sample)
+        latest.setdefault(sample["fingerprint"], dict(sample))
     # A letter may be closed between the two queries; its group is then gone with it.
     return [{**latest[group["fingerprint"]], **group} for group in counted if group["fingerprint"] in latest]
 

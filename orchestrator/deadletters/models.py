@@ -97,7 +97,7 @@ class DeadLetter(models.Model):
     #: Why it was discarded.
     note = models.TextField(blank=True)
 
-    objects: ClassVar[models.Manager[DeadLetter]] = DeadLetterQuerySet.as_manager()  # type: ignore[assignment]
+    objects: ClassVar[models.Manager[DeadLetter]] = DeadLetterQuerySet.as_manager()
 
     class Meta:
         ordering = ("-died_at", "-id")
