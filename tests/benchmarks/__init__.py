@@ -1,0 +1,1 @@
+"""Measuring has one door: ``python -m tests.benchmarks [NAME…] [--json]``."""

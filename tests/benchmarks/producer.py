@@ -1,0 +1,32 @@
+"""A producer that is told how many tasks to send and answers how much CPU that took.
+
+``python -m tests.benchmarks.producer MODULE QUEUE``: for each number on standard
+input, sends so many no-ops one by one and prints the seconds of CPU used. Ends at
+the end of its input, so it cannot outlive whoever started it.
+"""
+
+import sys
+import time
+from importlib import import_module
+
+
+def main(module: str, queue: str) -> None:
+    """Serve requests until standard input ends."""
+    import django
+
+    django.setup()
+    app = import_module(module).app
+    app.finalize()
+    app.set_default()
+    from tests.benchmarks.tasks import noop
+
+    for line in sys.stdin:
+        count = int(line)
+        begun = time.process_time()
+        for _ in range(count):
+            noop.apply_async(queue=queue)
+        print(time.process_time() - begun, flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
