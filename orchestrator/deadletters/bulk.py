@@ -7,7 +7,7 @@ again during a long run is not redriven a second time.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -86,16 +86,17 @@ def redrive_where(
         return report
     asked = {"rate": rate, "canary": canary, "limit": limit}
     _record("deadletter.redrive_where", chosen, ids, by=by, actor=actor, **asked)
-    pace = _Pace(rate)
-    for number, letter_id in enumerate(ids):
-        if canary and number == canary:
-            report.stopped = _canaries([new_id for _, new_id in report.done], canary_wait) or _unfit(report)
-        if report.stopped:
-            break
-        pace()
-        _redrive_into(report, letter_id, by=by, actor=actor)
-        if on_step is not None:
-            on_step(report)
+    try:
+        for number, letter_id in enumerate(_paced(ids, rate)):
+            if canary and number == canary:
+                report.stopped = _canaries([new_id for _, new_id in report.done], canary_wait) or _unfit(report)
+            if report.stopped:
+                break
+            _redrive_into(report, letter_id, by=by, actor=actor)
+            if on_step is not None:
+                on_step(report)
+    except KeyboardInterrupt:
+        report.stopped = "Interrupted; a letter that was just being redriven is sent by the relay."
     if report.failed or report.stopped:
         done, failed, stopped = len(report.done), report.failed, report.stopped
         record("deadletter.redrive_incomplete", by=by, actor=actor, done=done, failed=failed, stopped=stopped)
@@ -164,19 +165,16 @@ def _redrive_into(report: Report, letter_id: str, *, by: Any, actor: str) -> Non
         report.stopped = f"Stopped at letter {letter_id}: {error}"
 
 
-class _Pace:
-    """Lets a caller pass so many times a second."""
-
-    def __init__(self, rate: float | None) -> None:
-        self._gap = 1 / rate if rate else 0.0
-        self._next = time.monotonic()
-
-    def __call__(self) -> None:
+def _paced(items: Sequence[str], rate: float | None) -> Iterator[str]:
+    """Yield items, so many a second at most."""
+    due = time.monotonic()
+    for item in items:
         now = time.monotonic()
-        if self._gap and now < self._next:
-            time.sleep(self._next - now)
-        # From now on, not from the plan: a slow broker must not be followed by a burst.
-        self._next = max(now, self._next) + self._gap
+        if rate and now < due:
+            time.sleep(due - now)
+        yield item
+        # From the later of plan and present: a slow broker must not be followed by a burst.
+        due = max(now, due) + (1 / rate if rate else 0.0)
 
 
 def _unfit(report: Report) -> str:

@@ -21,8 +21,8 @@ FOLDS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\b0x[0-9a-f]+\b", re.IGNORECASE), "<address>"),
     (re.compile(r"(?<!\w)'(?:[^'\\]|\\.)*'(?!\w)"), "<text>"),
     (re.compile(r'"(?:[^"\\]|\\.)*"'), "<text>"),
-    # At least one digit: "deadbeef" may be hexadecimal, "facade" is a word.
-    (re.compile(r"\b(?=[0-9a-f]*\d)[0-9a-f]{8,}\b", re.IGNORECASE), "<hex>"),
+    # At least one digit: "12ab34cd" is hexadecimal, "facade" is a word. As a number, since it may be all digits.
+    (re.compile(r"\b(?=[0-9a-f]*\d)[0-9a-f]{8,}\b", re.IGNORECASE), "<n>"),
     (re.compile(r"\d+(?:[.,:]\d+)*"), "<n>"),
     (re.compile(r"\s+"), " "),
 )
@@ -31,7 +31,7 @@ _FRAME = re.compile(r'^[\s|]*File "(?P<file>[^"]+)", line \d+, in (?P<function>.
 _LAST = re.compile(r"^[\s|+]*(?:Exception Group )?Traceback \(most recent call last\):$", re.MULTILINE)
 #: Paths of code that is not the project's: installed packages, the standard library, our engine.
 _FOREIGN = re.compile(
-    r"(^<|[/\\](site-packages|dist-packages|lib[/\\]python\d|orchestrator[/\\](engine|policies))[/\\])"
+    r"(^<|[/\\](site-packages|dist-packages|lib[/\\]python[\d.]+|orchestrator[/\\](engine|policies))[/\\])"
 )
 
 
