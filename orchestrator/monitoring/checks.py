@@ -147,7 +147,7 @@ def _redis(url: str) -> Iterator[CheckMessage]:
 
     try:
         # INFO, since hosted Redis often forbids CONFIG.
-        info: dict[str, Any] = client(url, 3.0).info()  # type: ignore[assignment]
+        info: dict[str, Any] = client(url, 3.0).info()
     except (redis.RedisError, ConfigurationError) as error:
         yield Warning(
             f"Redis at {location(url)} cannot be asked ({type(error).__name__}: {error}).",

@@ -19,10 +19,7 @@ from orchestrator.celery import get_app
 from orchestrator.monitoring.reach import REDIS_SCHEMES, broker_url, redis_url
 from orchestrator.stores.redis.client import client
 from orchestrator.stores.redis.letters import letters_stream
-from orchestrator.stores.redis.streams import GROUP
-
-#: Seconds without a sign of life after which a relay does not count as running.
-RELAY_SILENCE = 15.0
+from orchestrator.stores.redis.presence import Presence
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +62,7 @@ def in_flight(timeout: float) -> int | None:
     if not _on_redis():
         return None
     key = _option("global_keyprefix") + _option("unacked_key")
-    return int(cast(int, client(redis_url(broker_url()), timeout).hlen(key)))
+    return int(client(redis_url(broker_url()), timeout).hlen(key))
 
 
 def letterbox(timeout: float) -> Letterbox:
@@ -75,7 +72,8 @@ def letterbox(timeout: float) -> Letterbox:
         StoreUnavailable, redis.RedisError: it cannot be asked.
     """
     url = conf.state_url()
-    stream = letters_stream(url, conf.settings().key_prefix, timeout)
+    prefix = conf.settings().key_prefix
+    stream = letters_stream(url, prefix, timeout)
     connection = client(url, timeout)
     waiting = stream.size()
     oldest = cast("list[Any]", connection.xrange(stream.key, count=1))
@@ -83,7 +81,7 @@ def letterbox(timeout: float) -> Letterbox:
     if oldest:
         born = int(oldest[0][0].split(b"-")[0]) / 1000
         age = max(0.0, time.time() - born)
-    return Letterbox(waiting, age, _relays(connection, stream.key))
+    return Letterbox(waiting, age, Presence(url, prefix, "relay", timeout).count())
 
 
 def workers(timeout: float) -> list[str]:
@@ -129,12 +127,3 @@ def _bound(connection: redis.Redis) -> set[str]:
 def _declared(name: str) -> QueueCount:
     with get_app().connection_for_read() as connection:
         return QueueCount(name, int(connection.default_channel.queue_declare(name, passive=True).message_count))
-
-
-def _relays(connection: redis.Redis, key: str) -> int:
-    try:
-        readers = cast("list[dict[str, Any]]", connection.xinfo_consumers(key, GROUP))
-    except redis.ResponseError:
-        # No letter was ever written and no relay ever came: there is no stream or no group.
-        return 0
-    return sum(reader["idle"] < RELAY_SILENCE * 1000 for reader in readers)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.deadletters.models import DeadLetter
-from orchestrator.monitoring import queues
+from orchestrator.monitoring import queues as counting
 from orchestrator.monitoring.health import Check, Degraded, Result, Verdict, run, verdict
 from orchestrator.monitoring.reach import READY
 
@@ -21,10 +21,10 @@ class Report:
     """What was found. A part that could not be asked is None."""
 
     results: list[Result] = field(default_factory=list)
-    queues: list[queues.QueueCount] | None = None
+    queues: list[counting.QueueCount] | None = None
     in_flight: int | None = None
     workers: list[str] | None = None
-    letterbox: queues.Letterbox | None = None
+    letterbox: counting.Letterbox | None = None
     open_letters: int | None = None
 
     @property
@@ -73,17 +73,17 @@ def _looks(made: Report) -> list[tuple[str, Check]]:
     """The further checks, each with the name of the one that it stands on; they fill in the report."""
 
     def count_queues(timeout: float) -> str:
-        made.queues, made.in_flight = queues.ready(timeout), queues.in_flight(timeout)
+        made.queues, made.in_flight = counting.ready(timeout), counting.in_flight(timeout)
         return f"{sum(queue.ready for queue in made.queues)} ready"
 
     def ask_workers(_timeout: float) -> str:
-        made.workers = queues.workers(WORKER_PATIENCE)
+        made.workers = counting.workers(WORKER_PATIENCE)
         if not made.workers:
             raise Degraded(f"no worker answered within {WORKER_PATIENCE:g} s; start one with 'manage.py worker'")
         return f"{len(made.workers)} answered"
 
     def look_for_relay(timeout: float) -> str:
-        box = made.letterbox = queues.letterbox(timeout)
+        box = made.letterbox = counting.letterbox(timeout)
         if box.waiting and box.oldest_seconds > LETTER_PATIENCE:
             raise Degraded(
                 f"{box.waiting} dead letters wait to become visible, the oldest for {box.oldest_seconds:.0f} s; "

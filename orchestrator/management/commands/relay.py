@@ -15,9 +15,11 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import Error as DatabaseFailure
 from django.db import connections
 
+from orchestrator import conf
 from orchestrator.contracts.errors import ConfigurationError, StoreUnavailable
 from orchestrator.deadletters import services
 from orchestrator.deadletters.drain import Drain, source
+from orchestrator.stores.redis.presence import SHOW_EVERY, Presence
 
 logger = logging.getLogger("orchestrator.relay")
 
@@ -132,12 +134,15 @@ class Command(BaseCommand):
         except ConfigurationError as error:
             raise CommandError(str(error)) from error
         drain = Drain(letters)
+        settings = conf.settings()
+        presence = Presence(conf.state_url(), settings.key_prefix, "relay", settings.letterbox_timeout)
         if once:
             self._once(drain, batch)
         else:
-            _run(drain, batch)
+            _run(drain, batch, _sign(presence, letters.reader))
         try:
             letters.close()
+            presence.leave(letters.reader)
         except StoreUnavailable as error:
             logger.info("Leaving without signing off: %s", error)
 
@@ -154,7 +159,15 @@ class Command(BaseCommand):
         self.stdout.write(f"filed {filed}, resumed {resumed}, pruned {pruned}")
 
 
-def _run(drain: Drain, batch: int) -> None:
+def _sign(presence: Presence, name: str) -> Callable[[], int]:
+    def show() -> int:
+        presence.show(name)
+        return 0
+
+    return show
+
+
+def _run(drain: Drain, batch: int, show: Callable[[], int]) -> None:
     stop = Stop()
     stop.listen()
     letters = Duty("Letters", lambda: drain(batch, WAIT))
@@ -162,6 +175,7 @@ def _run(drain: Drain, batch: int) -> None:
         letters,
         Duty("Redrives", services.resume_interrupted, every=RESUME_EVERY),
         Duty("Retention", services.prune, every=PRUNE_EVERY),
+        Duty("Sign of life", show, every=SHOW_EVERY),
     )
     logger.info("Relay ready.")
     while not stop.asked:
