@@ -40,8 +40,10 @@ class GuardedRoutes(tornado.web.Application):
     """Puts the guard in front of every handler that Flower passes on."""
 
     #: (pattern, handler, name) that come before Flower's.
-    first: ClassVar[tuple[tuple[str, type[RequestHandler], str], ...]] = (
-        (r"/login/?", LoginHandler, "login"),
+    first: ClassVar[tuple[tuple[str, type[RequestHandler], str | None], ...]] = (
+        (r"/login", LoginHandler, "login"),
+        # Flower's pattern as well, so that its own handler is out of reach.
+        (r"/login/?", LoginHandler, None),
         (r"/logout", LogoutHandler, "logout"),
         (r"/healthcheck", Alive, "healthcheck"),
     )

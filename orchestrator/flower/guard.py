@@ -43,6 +43,8 @@ class Guard(RequestHandler):
     writes: ClassVar[bool] = True
     #: Whether the guard leaves the audit entry; False where a service does, with more to tell.
     audits: ClassVar[bool] = True
+    #: Whether this request was refused.
+    refused = False
 
     @property
     def visitor(self) -> Visitor:
@@ -56,6 +58,10 @@ class Guard(RequestHandler):
         self.set_header("Referrer-Policy", "same-origin")
         self.set_header("Content-Security-Policy", "frame-ancestors 'none'; form-action 'self'; base-uri 'none'")
         self.set_header("Cache-Control", "no-store")
+
+    def get_current_user(self) -> None:
+        """Know nobody before ``prepare`` has asked; Flower's own answers True where it has no login."""
+        return
 
     def check_xsrf_cookie(self) -> None:
         """Do nothing yet: Tornado calls this before ``prepare``, when nobody knows who is asking."""
@@ -124,7 +130,13 @@ class Guard(RequestHandler):
         """
         who = self.current_user.name if self.current_user else "anonymous"
         logger.warning("Flower refused %s %s to %s: %s", self.request.method, self.request.path, who, why)
+        self.refused = True
         raise HTTPError(status, why)
+
+    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
+        """Leave out what :meth:`refuse` has logged with more in it."""
+        if not self.refused:
+            super().log_exception(typ, value, tb)
 
     @property
     def action(self) -> str:

@@ -21,6 +21,8 @@ from orchestrator.flower.guard import LOOKUP_SECONDS, Guard
 
 #: Letters that one click handles; more would keep a browser waiting longer than it likes.
 BULK_LIMIT = 500
+#: What the state filter says for all of them; an empty value would be lost in links.
+ANY_STATE = "any"
 
 
 class InboxHandler(Guard, BaseHandler):  # type: ignore[misc]
@@ -44,7 +46,9 @@ class InboxHandler(Guard, BaseHandler):  # type: ignore[misc]
         except ValueError:
             found = None
         if found is None:
-            raise HTTPError(404, f"No dead letter {letter_id}. Old ones are deleted after the time in ORCHESTRATOR.")
+            raise HTTPError(
+                404, f"There is no dead letter {letter_id}; handled ones are deleted in time (CLOSED_LETTERS_DAYS)."
+            )
         return found  # type: ignore[no-any-return]
 
     async def act(self, call: Any, *args: Any, **kwargs: Any) -> tuple[Any, str]:
@@ -83,11 +87,11 @@ class ListHandler(InboxHandler):
         text = self.get_query_argument("q", "").strip()[:200]
         fingerprint = self.get_query_argument("fingerprint", "").strip()[:32]
         state = self.get_query_argument("state", State.OPEN)
-        if state not in State.values:
+        if state != ANY_STATE and state not in State.values:
             state = State.OPEN.value
         number = self.get_query_argument("page", "1")
         page = int(number) if number.isascii() and number.isdigit() and len(number) < 6 else 1
-        found = await self.lookup(inbox.listing, text, fingerprint, state, page)
+        found = await self.lookup(inbox.listing, text, fingerprint, "" if state == ANY_STATE else state, page)
 
         def link(**changes: Any) -> str:
             query = {"q": text, "fingerprint": fingerprint, "state": state, "page": found.page} | changes
@@ -99,8 +103,9 @@ class ListHandler(InboxHandler):
             text=text,
             fingerprint=fingerprint,
             state=state,
-            states=State.choices,
+            states=[*State.choices, (ANY_STATE, "Any state")],
             link=link,
+            short=short,
             when=when,
         )
 
@@ -228,14 +233,24 @@ class TaskPage(InboxHandler, TaskView):  # type: ignore[misc]
         try:
             TaskView.get(self, task_id)
         except HTTPError as error:
-            if error.status_code != 404 or not self.letters.letters:
-                raise
-            self.redirect(self.reverse_url("inbox_letter", self.letters.letters[0].pk))
+            if error.status_code == 404 and self.letters.letters:
+                self.redirect(self.reverse_url("inbox_letter", self.letters.letters[0].pk))
+                return
+            if error.status_code == 404 and self.letters.origin:
+                why = f"Task {task_id} was published as the redrive of task {self.letters.origin.task_id}."
+                raise HTTPError(404, f"{why} No worker has reported it since this Flower was started.") from None
+            raise
 
 
 def when(moment: datetime | None) -> str:
     """Return a time as the pages show it, in Django's time zone."""
     return timezone.localtime(moment).strftime("%Y-%m-%d %H:%M:%S %Z") if moment else "—"
+
+
+def short(text: str | None, length: int) -> str:
+    """Return the beginning of a text, with an ellipsis where it was cut."""
+    text = text or ""
+    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
 
 
 #: (pattern, handler, name) of every page of ours.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import signal
 import socket
@@ -74,6 +75,8 @@ def listen(flower: StockFlower, wanted: Options) -> int:
 
 def serve(flower: StockFlower, say: Callable[[str], Any]) -> None:
     """Run until SIGTERM or SIGINT, then end within seconds."""
+    # Flower's pages fetch dozens of files and poll; the guard logs what it refuses, with a name.
+    logging.getLogger("tornado.access").setLevel(logging.ERROR)
     loop = IOLoop.current()
 
     def end(number: int, _frame: Any) -> None:

@@ -8,6 +8,8 @@ from tornado.template import Loader, Template
 
 from orchestrator.flower.contract import SECOND_NAVIGATION, TASK_ACTIONS
 
+#: Stands on its own, whatever Flower's templates look like.
+LOGIN = "login.html"
 OURS = Path(__file__).with_name("templates")
 
 
@@ -25,7 +27,7 @@ class PageLoader(Loader):
 
     def _create_template(self, name: str) -> Template:
         own = OURS / name
-        if own.is_file():
+        if own.is_file() and (self._amend or name == LOGIN):
             return Template(own.read_bytes(), name=name, loader=self)
         text = (Path(self.root) / name).read_text(encoding="utf-8")
         if self._amend:

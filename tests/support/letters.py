@@ -41,7 +41,7 @@ def dead_letter(*args: Any, task: str = "tests.support.zoo.end", queue: str = "c
         "worker": "worker@test",
         "args_repr": repr(args),
         "kwargs_repr": "{}",
-        "traceback": f"Traceback (most recent call last):\n  File \"orders.py\", line 7, in send\n{error}",
+        "traceback": f'Traceback (most recent call last):\n  File "orders.py", line 7, in send\n{error}',
         "fingerprint": "f" * 32,
         "search": f"{task} {task_id} {error} {args!r}".lower(),
         "payload": codec.seal(message),

@@ -6,6 +6,7 @@ import http.client
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from email.message import Message
 from http.cookies import SimpleCookie
 from urllib.parse import urlencode, urlsplit
 
@@ -16,12 +17,12 @@ class Answer:
 
     status: int
     text: str
-    headers: Mapping[str, str]
+    headers: Message
 
     @property
     def location(self) -> str:
         """Where a redirect leads."""
-        return self.headers.get("Location", "")
+        return str(self.headers.get("Location", ""))
 
 
 @dataclass
@@ -50,7 +51,9 @@ class Visitor:
             if "_xsrf" not in self.cookies:
                 self.get("/login")
             sent["X-XSRFToken"] = self.cookies["_xsrf"]
-        return self.ask("POST", path, urlencode(data) if not isinstance(data, str) else data, sent | dict(headers or {}))
+        return self.ask(
+            "POST", path, urlencode(data) if not isinstance(data, str) else data, sent | dict(headers or {})
+        )
 
     def ask(self, method: str, path: str, body: str = "", headers: Mapping[str, str] | None = None) -> Answer:
         """Send one request."""
@@ -63,7 +66,7 @@ class Visitor:
             for name, value in response.getheaders():
                 if name.lower() == "set-cookie":
                     self._keep(value)
-            return Answer(response.status, response.read().decode(errors="replace"), dict(response.getheaders()))
+            return Answer(response.status, response.read().decode(errors="replace"), response.headers)
         finally:
             connection.close()
 
