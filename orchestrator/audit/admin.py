@@ -9,7 +9,7 @@ from django.contrib import admin
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 
-from orchestrator.audit.browsing import RecordAdmin, preformatted, recent_values
+from orchestrator.audit.browsing import RecordAdmin, preformatted, recent_values, short_time
 from orchestrator.audit.models import AuditEntry
 
 
@@ -17,13 +17,18 @@ from orchestrator.audit.models import AuditEntry
 class AuditEntryAdmin(RecordAdmin):
     """Read-only: the table is append-only."""
 
-    list_display = ("at", "actor", "action", "target", "summary")
+    list_display = ("when", "actor", "action", "target", "summary")
     list_filter = (recent_values("action"), recent_values("actor", "user"), ("at", admin.DateFieldListFilter))
     search_fields = ("target", "actor")
     search_help_text = "Searches the target (an id or a name) and the user."
-    sortable_by = ("at",)
+    sortable_by = ("when",)
     fields = ("at", "actor", "user", "action", "target", "pretty_details")
     list_select_related: ClassVar[list[str]] = []
+
+    @admin.display(description="at", ordering="at")
+    def when(self, entry: AuditEntry) -> SafeString | str:
+        """Return the time, narrow."""
+        return short_time(entry.at)
 
     @admin.display(description="details")
     def summary(self, entry: AuditEntry) -> str:

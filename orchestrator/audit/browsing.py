@@ -9,6 +9,7 @@ because that is the lowest of the Django apps, so each of the others may use it.
 
 from __future__ import annotations
 
+from datetime import datetime
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -16,6 +17,7 @@ from django.contrib import admin
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
@@ -78,6 +80,15 @@ def recent_values(column: str, title: str = "") -> type[RecentValuesFilter]:
 def preformatted(text: str | None) -> SafeString | str:
     """Return text with its line breaks and indentation kept; a dash for none."""
     return format_html('<pre class="orchestrator-text">{}</pre>', text) if text else "-"
+
+
+def short_time(moment: datetime | None) -> SafeString | str:
+    """Return a time in the site's zone, to the second, that may break only between date and time."""
+    if moment is None:
+        return "-"
+    local = timezone.localtime(moment)
+    text = format_html('<span class="orchestrator-date">{}</span> {}', f"{local:%Y-%m-%d}", f"{local:%H:%M:%S}")
+    return format_html('<time datetime="{}">{}</time>', local.isoformat(), text)
 
 
 class RecordAdmin(admin.ModelAdmin):  # type: ignore[type-arg]

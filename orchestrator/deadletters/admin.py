@@ -7,12 +7,12 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.urls import URLPattern, URLResolver
+from django.urls import URLPattern, URLResolver, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 
-from orchestrator.audit.browsing import RecordAdmin
+from orchestrator.audit.browsing import RecordAdmin, short_time
 from orchestrator.deadletters.bulk_pages import BulkPages
 from orchestrator.deadletters.listing import (
     DiedFilter,
@@ -31,8 +31,8 @@ class DeadLetterAdmin(LetterPages, BulkPages, RecordAdmin):
     """List, failures page, detail page and the acts."""
 
     change_list_template = "admin/orchestrator_deadletters/deadletter/list.html"
-    list_display = ("died", "task_name", "error", "reason_name", "queue", "retries", "state_badge", "worker")
-    list_display_links = ("died", "task_name")
+    list_display = ("state_badge", "failure", "reason_name", "queue", "retries", "died", "worker")
+    list_display_links = None
     list_filter = (
         StateFilter,
         FingerprintFilter,
@@ -44,7 +44,7 @@ class DeadLetterAdmin(LetterPages, BulkPages, RecordAdmin):
     # The field is named for the search box only: the rows come from the list's filter.
     search_fields = ("search",)
     search_help_text = "Searches the error, the task, ids and the arguments (redacted values are not found)."
-    sortable_by = ("died", "task_name")
+    sortable_by = ("died", "failure")
     actions = ("redrive_selected", "discard_selected")
 
     def get_urls(self) -> list[URLPattern | URLResolver]:  # type: ignore[override]
@@ -67,20 +67,20 @@ class DeadLetterAdmin(LetterPages, BulkPages, RecordAdmin):
         return super().changelist_view(request, context)
 
     @admin.display(description="died at", ordering="died_at")
-    def died(self, letter: DeadLetter) -> Any:
-        """Return the time of death."""
-        return letter.died_at
+    def died(self, letter: DeadLetter) -> SafeString | str:
+        """Return the time of death, narrow."""
+        return short_time(letter.died_at)
 
-    @admin.display(description="task", ordering="task")
-    def task_name(self, letter: DeadLetter) -> str:
-        """Return the task's name."""
-        return letter.task or "(no task name)"
-
-    @admin.display(description="error")
-    def error(self, letter: DeadLetter) -> SafeString:
-        """Return class and message, cut to what a list can hold."""
-        message = Truncator(letter.error_message).chars(140)
-        return format_html('<span class="orchestrator-error"><b>{}</b> {}</span>', letter.error_type, message)
+    @admin.display(description="task and error", ordering="task")
+    def failure(self, letter: DeadLetter) -> SafeString:
+        """Return the task as a link with the error below, cut to what a list can hold."""
+        return format_html(
+            '<a href="{}">{}</a><span class="orchestrator-error"><b>{}</b> {}</span>',
+            reverse("admin:orchestrator_deadletters_deadletter_change", args=[letter.pk]),
+            letter.task or "(no task name)",
+            letter.error_type,
+            Truncator(letter.error_message).chars(140),
+        )
 
     @admin.display(description="reason")
     def reason_name(self, letter: DeadLetter) -> str:

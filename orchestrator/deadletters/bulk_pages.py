@@ -54,12 +54,18 @@ class BulkPages(Rights):
     @admin.action(description="Redrive selected dead letters…", permissions=["redrive"])
     def redrive_selected(self, request: HttpRequest, queryset: Any) -> HttpResponse:
         """Ask before redriving."""
-        return self._confirm(request, "redrive", _selection(request, queryset))
+        return self._asked(request, "redrive", queryset)
 
     @admin.action(description="Discard selected dead letters…", permissions=["discard"])
     def discard_selected(self, request: HttpRequest, queryset: Any) -> HttpResponse:
         """Ask before discarding."""
-        return self._confirm(request, "discard", _selection(request, queryset))
+        return self._asked(request, "discard", queryset)
+
+    def _asked(self, request: HttpRequest, verb: str, queryset: Any) -> HttpResponse:
+        try:
+            return self._confirm(request, verb, _selection(request, queryset))
+        except OrchestratorError as error:
+            return _refused(request, error)
 
     def groups_view(self, request: HttpRequest) -> HttpResponse:
         """List open letters grouped by what failed."""
@@ -89,8 +95,7 @@ class BulkPages(Rights):
                 return self._confirm(request, verb, Filter.from_mapping(request.GET.dict()))
             chosen, expected = _posted(request)
         except OrchestratorError as error:
-            messages.error(request, f"{error} Nothing was changed.")
-            return redirect(reverse(LIST_URL))
+            return _refused(request, error)
         count = chosen.queryset().count()
         if count > expected:
             told = f"{count} letters match now instead of {expected}: look again. Nothing was changed."
@@ -161,8 +166,21 @@ def _selection(request: HttpRequest, queryset: Any) -> Filter:
     return Filter(ids=tuple(str(pk) for pk in queryset.values_list("pk", flat=True)))
 
 
+def _refused(request: HttpRequest, error: OrchestratorError) -> HttpResponse:
+    messages.error(request, f"{error} Nothing was changed.")
+    return redirect(reverse(LIST_URL))
+
+
 def _open_only(asked: Filter) -> Filter:
-    """Freeze a filter to open letters that died before now: nobody has seen what dies meanwhile."""
+    """Freeze a filter to open letters that died before now: nobody has seen what dies meanwhile.
+
+    Raises:
+        InvalidOption: it asks for letters in another state, which nothing can be done with.
+    """
+    if asked.state not in ("", str(State.OPEN)):
+        raise InvalidOption(
+            f"Only open letters can be redriven or discarded, and this filter asks for {asked.state} ones."
+        )
     until = asked.until if asked.until or asked.ids else timezone.now()
     return replace(asked, state=str(State.OPEN), until=until)
 

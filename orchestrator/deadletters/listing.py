@@ -138,7 +138,7 @@ def recent_unchanged(column: str) -> type[RecentValuesFilter]:
 class DiedFilter(admin.ListFilter):
     """When a letter died: presets, or any span."""
 
-    title = "died"
+    title = "time of death"
     template = "admin/orchestrator_deadletters/died_filter.html"
     parameters = ("died", "since", "until")
 

@@ -15,7 +15,7 @@ from django.utils.safestring import SafeString
 from django_celery_results import admin as _theirs  # noqa: F401
 from django_celery_results.models import GroupResult, TaskResult
 
-from orchestrator.audit.browsing import RecordAdmin, preformatted, recent_values
+from orchestrator.audit.browsing import RecordAdmin, preformatted, recent_values, short_time
 
 #: Columns that can be large; the list does not load them.
 LARGE = ("result", "traceback", "meta", "task_args", "task_kwargs")
@@ -24,8 +24,8 @@ LARGE = ("result", "traceback", "meta", "task_args", "task_kwargs")
 class TaskResultAdmin(RecordAdmin):
     """Results of tasks."""
 
-    list_display = ("date_done", "task_name", "state", "task_id", "worker", "periodic_task_name")
-    list_display_links = ("date_done", "task_id")
+    list_display = ("state", "what", "done", "worker", "periodic_task_name")
+    list_display_links = ("what",)
     list_filter = (
         recent_values("status", "state"),
         recent_values("task_name", "task"),
@@ -35,7 +35,7 @@ class TaskResultAdmin(RecordAdmin):
     )
     search_fields = ("task_id__exact", "task_name", "periodic_task_name")
     search_help_text = "Searches the whole task id, or a part of the task's or schedule's name."
-    sortable_by = ("date_done", "task_name")
+    sortable_by = ("done", "what")
     fieldsets: ClassVar[Any] = (
         (None, {"fields": ("task_name", "state", "task_id", "see_also", "periodic_task_name", "worker")}),
         ("Times", {"fields": ("date_created", "date_started", "date_done")}),
@@ -58,6 +58,17 @@ class TaskResultAdmin(RecordAdmin):
     def state(self, result: TaskResult) -> SafeString:
         """Return the state as a coloured word."""
         return format_html('<span class="orchestrator-badge is-{}">{}</span>', result.status, result.status)
+
+    @admin.display(description="task", ordering="task_name")
+    def what(self, result: TaskResult) -> SafeString:
+        """Return the task's name with its id below."""
+        name = result.task_name or "(no task name)"
+        return format_html('{}<span class="orchestrator-below">{}</span>', name, result.task_id)
+
+    @admin.display(description="done", ordering="date_done")
+    def done(self, result: TaskResult) -> SafeString | str:
+        """Return when it was written last, narrow."""
+        return short_time(result.date_done)
 
     @admin.display(description="see also")
     def see_also(self, result: TaskResult) -> SafeString | str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from django.contrib import admin, messages
 from django.db import transaction
@@ -21,6 +21,7 @@ from django_celery_beat.models import (
     SolarSchedule,
 )
 
+from orchestrator.audit.browsing import short_time
 from orchestrator.audit.services import record
 from orchestrator.contracts.errors import BrokerUnavailable, OrchestratorError
 from orchestrator.schedules import services
@@ -58,9 +59,30 @@ class PeriodicTaskAdmin(Recorded, theirs.PeriodicTaskAdmin):  # type: ignore[mis
 
     form = ScheduleForm
     date_hierarchy = None
-    list_display = ("name", "is_on", "task", "scheduler", "upcoming", "last_run_at", "total_run_count")
+    list_display = ("what", "is_on", "scheduler", "upcoming", "last", "runs")
+    sortable_by = ("what", "is_on", "last", "runs")
+    show_facets = admin.ShowFacets.NEVER
     list_filter = ("enabled", "one_off", "task", "last_run_at")
     actions = ("enable_tasks", "disable_tasks", "toggle_tasks", "run_tasks")
+
+    class Media:
+        css: ClassVar[dict[str, tuple[str, ...]]] = {"all": ("orchestrator_audit/records.css",)}
+
+    @admin.display(description="schedule", ordering="name")
+    def what(self, task: PeriodicTask) -> SafeString:
+        """Return the name with the task below."""
+        return format_html('{}<span class="orchestrator-below">{}</span>', task.name, task.task)
+
+    @admin.display(description="last run", ordering="last_run_at")
+    def last(self, task: PeriodicTask) -> SafeString | str:
+        """Return when it ran last."""
+        return short_time(task.last_run_at)
+
+    @admin.display(description="runs", ordering="total_run_count")
+    def runs(self, task: PeriodicTask) -> int:
+        """Return how often the scheduler has sent it."""
+        count: int = task.total_run_count
+        return count
 
     @admin.display(description="enabled", boolean=True, ordering="enabled")
     def is_on(self, task: PeriodicTask) -> bool:
@@ -76,8 +98,7 @@ class PeriodicTaskAdmin(Recorded, theirs.PeriodicTaskAdmin):  # type: ignore[mis
         now = timezone.now()
         if due <= now:
             return "due now"
-        text = f"{timezone.localtime(due):%Y-%m-%d %H:%M:%S}"
-        return format_html('<time datetime="{}" title="in {}">{}</time>', due.isoformat(), _span(now, due), text)
+        return format_html('<span title="in {}">{}</span>', _span(now, due), short_time(due))
 
     @admin.action(description="Enable selected schedules", permissions=["change"])
     def enable_tasks(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:

@@ -65,7 +65,8 @@ def next_run(task: PeriodicTask, now: datetime | None = None) -> datetime | None
     except (RuntimeError, ValueError):
         # Celery gives up after a few thousand steps on a date that never comes, such as 30 February.
         return None
-    return now + remaining
+    # The estimate counts from a clock that Celery reads itself, so the sum is off by milliseconds.
+    return (timezone.now() + remaining + timedelta(milliseconds=500)).replace(microsecond=0)
 
 
 def set_enabled(task: PeriodicTask, enabled: bool, *, by: Any = None, actor: str = "") -> bool:
