@@ -36,11 +36,15 @@ class Stack:
         Raises:
             ConfigurationError, BrokerUnavailable: there is no broker to start; the message says what to do.
         """
-        self._logs.mkdir(parents=True)
+        temporary = self.directory / "tmp"
+        for made in (self._logs, temporary):
+            made.mkdir(parents=True)
         self.mailbox.start()
         environment = clean_environment(os.environ)
         environment.update(
             DJANGO_SETTINGS_MODULE="orchestrator.settings",
+            # What a killed worker leaves there goes with the rest.
+            TMPDIR=str(temporary),
             ORCHESTRATOR_DATA_DIR=str(self.directory),
             ORCHESTRATOR_BROKER_URL=self._broker.start(),
             ORCHESTRATOR_EMAIL_HOST=LOOPBACK,
