@@ -22,6 +22,8 @@ class EngineApp(Celery):  # type: ignore[misc]  # Celery is untyped
         kwargs.setdefault("task_cls", self.task_cls)
         super().__init__(main, **kwargs)
         self.add_defaults(DEFAULTS)
+        # By name: only workers import it.
+        self.steps["consumer"].add("orchestrator.engine.drain:Drain")
 
     @cached_property
     def stack(self) -> PolicyStack:
