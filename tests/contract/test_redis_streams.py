@@ -31,20 +31,12 @@ def stream(broker: Broker) -> RedisStream:
 
 
 def drain(source: StreamSource, limit: int = 100) -> list[bytes]:
-    """Take and settle until nothing comes twice in a row; the first call may only make the group."""
+    """Take and settle until nothing comes."""
     seen: list[bytes] = []
-    empty = 0
-    while empty < 2:
-        taken = source.take(limit, 0)
-        empty = 0 if taken else empty + 1
+    while taken := source.take(limit, 0):
         seen += [record for _, record in taken]
         source.settle([receipt for receipt, _ in taken])
     return seen
-
-
-def taken(source: StreamSource, limit: int = 100) -> list[tuple[str, bytes]]:
-    """Take once something is there."""
-    return list(eventually(lambda: source.take(limit, 0)))
 
 
 def letter(task: str = "shop.ship") -> Letter:
@@ -71,7 +63,7 @@ def test_records_come_out_as_they_went_in_and_in_order(stream: RedisStream) -> N
 def test_an_unsettled_record_is_counted_and_not_handed_to_a_second_reader_at_once(stream: RedisStream) -> None:
     stream.append(b"a")
     first, second = StreamSource(stream), StreamSource(stream)
-    held = taken(first)
+    held = first.take(100, 0)
     assert second.take(10, 0) == second.take(10, 0.05) == []
     assert second.waiting() == 1
     first.settle([receipt for receipt, _ in held])
@@ -82,7 +74,6 @@ def test_two_readers_share_the_records_each_once(stream: RedisStream) -> None:
     expected = [str(n).encode() for n in range(500)]
     stream.append(*expected)
     readers = [StreamSource(stream), StreamSource(stream)]
-    readers[0].take(1, 0)
     seen: list[bytes] = []
     while reader_got := [taken for reader in readers if (taken := reader.take(7, 0))]:
         for batch in reader_got:
@@ -92,7 +83,7 @@ def test_two_readers_share_the_records_each_once(stream: RedisStream) -> None:
 
 def _take_and_hang(url: str, key: str, ready: Callable[[], None]) -> None:
     source = StreamSource(RedisStream(url, key, timeout=5))
-    taken(source, 3)
+    source.take(3, 0)
     ready()
     signal.pause()
 
@@ -122,7 +113,7 @@ def test_reclaiming_reaches_every_record_of_a_dead_reader_however_small_the_batc
     expected = [f"{n:03}".encode() for n in range(60)]
     stream.append(*expected)
     dead = StreamSource(stream)
-    assert len(taken(dead)) == 60
+    assert len(dead.take(100, 0)) == 60
     heir = StreamSource(stream, reclaim_seconds=0.05)
     seen: set[bytes] = set()
 
@@ -139,7 +130,7 @@ def test_reclaiming_reaches_every_record_of_a_dead_reader_however_small_the_batc
 def test_settling_twice_and_settling_nothing_do_no_harm(stream: RedisStream) -> None:
     stream.append(b"a", b"b")
     source = StreamSource(stream)
-    (first, _), _ = taken(source)
+    (first, _), _ = source.take(100, 0)
     source.settle([])
     source.settle([first])
     source.settle([first])
@@ -149,7 +140,7 @@ def test_settling_twice_and_settling_nothing_do_no_harm(stream: RedisStream) -> 
 def test_a_reader_that_ends_leaves_no_name_behind_unless_it_holds_records(stream: RedisStream, broker: Broker) -> None:
     stream.append(b"a")
     holder, idle = StreamSource(stream), StreamSource(stream)
-    held = taken(holder)
+    held = holder.take(100, 0)
     idle.take(1, 0)
     holder.close()
     idle.close()

@@ -16,9 +16,11 @@ from django.db import Error as DatabaseFailure
 from django.db import connections
 
 from orchestrator import conf
+from orchestrator.celery import get_app
 from orchestrator.contracts.errors import ConfigurationError, StoreUnavailable
 from orchestrator.deadletters import services
 from orchestrator.deadletters.drain import Drain, source
+from orchestrator.runs import spool
 from orchestrator.stores.redis.presence import SHOW_EVERY, Presence
 
 logger = logging.getLogger("orchestrator.relay")
@@ -151,8 +153,9 @@ class Command(BaseCommand):
             filed = 0
             while done := drain(batch, 0.0):
                 filed += done
-            # The first call may only have made the reading group.
-            filed += drain(batch, 0.0)
+            write_results = _results()
+            while write_results():
+                pass
             resumed, pruned = services.resume_interrupted(), services.prune()
         except AWAY as error:
             raise CommandError(f"The relay could not finish; nothing is lost. {error}") from error
@@ -167,12 +170,22 @@ def _sign(presence: Presence, name: str) -> Callable[[], int]:
     return show
 
 
+def _results() -> Callable[[], int]:
+    """Return what writes results that waited in Redis while the database was away."""
+    backend = get_app().backend
+    if not hasattr(backend, "write_spooled"):
+        return lambda: 0  # the project keeps its results elsewhere; nothing of ours waits
+    reader = spool.source()
+    return lambda: spool.drain_results(reader, backend)
+
+
 def _run(drain: Drain, batch: int, show: Callable[[], int]) -> None:
     stop = Stop()
     stop.listen()
     letters = Duty("Letters", lambda: drain(batch, WAIT))
     duties = (
         letters,
+        Duty("Results", _results()),
         Duty("Redrives", services.resume_interrupted, every=RESUME_EVERY),
         Duty("Retention", services.prune, every=PRUNE_EVERY),
         Duty("Sign of life", show, every=SHOW_EVERY),

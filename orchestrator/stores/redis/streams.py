@@ -108,12 +108,13 @@ class StreamSource:
             StoreUnavailable: Redis cannot be asked.
         """
         try:
-            return self._reclaim(limit) or self._read(limit, wait)
-        except redis.ResponseError as error:
-            if not str(error).startswith("NOGROUP"):
-                raise unavailable(self.stream.url, error) from error
-            self._create_group()
-            return ()
+            try:
+                return self._reclaim(limit) or self._read(limit, wait)
+            except redis.ResponseError as error:
+                if not str(error).startswith("NOGROUP"):
+                    raise
+                self._create_group()
+                return self._read(limit, wait)
         except redis.RedisError as error:
             raise unavailable(self.stream.url, error) from error
 
@@ -203,9 +204,7 @@ class StreamSource:
             self._client().xgroup_create(self.stream.key, GROUP, id="0", mkstream=True)
         except redis.ResponseError as error:
             if not str(error).startswith("BUSYGROUP"):
-                raise unavailable(self.stream.url, error) from error
-        except redis.RedisError as error:
-            raise unavailable(self.stream.url, error) from error
+                raise
 
     def _forget_readers(self, name: str, idle: float) -> None:
         try:
