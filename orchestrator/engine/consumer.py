@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from celery import signals
 from celery.app import trace
-from celery.exceptions import NotRegistered
+from celery.exceptions import InvalidTaskError, NotRegistered
 from celery.utils import uuid
 from celery.utils.objects import Bunch
 from celery.worker.consumer import Consumer
@@ -41,6 +42,16 @@ class OrchestratedConsumer(Consumer):  # type: ignore[misc]  # Celery's Consumer
             if task.Request in ("celery.worker.request:Request", StockRequest):
                 type(task).Request = OrchestratedRequest
         super().update_strategies()
+
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
+        """Refuse bodies of the wrong shape first: Celery drops some of them and dies of others."""
+        handle = super().create_task_handler(*args, **kwargs)
+
+        def on_task_received(message: Any) -> Any:
+            problem = _malformed(message)
+            return handle(message) if problem is None else self.on_invalid_task(None, message, problem)
+
+        return on_task_received
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
         """A message that is no task message."""
@@ -112,6 +123,27 @@ class OrchestratedConsumer(Consumer):  # type: ignore[misc]  # Celery's Consumer
             )
         message.reject_log_error(logger, self.connection_errors, requeue=not buried)
         return buried
+
+
+def _malformed(message: Any) -> InvalidTaskError | None:
+    """Tell what is wrong with the shape of a protocol 2 message; None leaves the rest to Celery."""
+    headers = message.headers
+    if not isinstance(headers, Mapping) or "task" not in headers:
+        return None
+    if not isinstance(headers.get("id"), str):
+        return InvalidTaskError(f"header id is {headers.get('id')!r}, not a string")
+    try:
+        payload = message.payload
+    except Exception:  # undecodable, disallowed or compressed wrongly: Celery's own paths tell which
+        return None
+    if not isinstance(payload, list | tuple) or len(payload) != 3:
+        return InvalidTaskError("the body is not [args, kwargs, embed]")
+    args, kwargs, embed = payload
+    if not isinstance(args, list | tuple) or not isinstance(kwargs, Mapping):
+        return InvalidTaskError("args must be a list and kwargs a mapping")
+    if embed is not None and not isinstance(embed, Mapping):
+        return InvalidTaskError("embed must be a mapping")
+    return None
 
 
 def _arguments(message: Any) -> tuple[Any, Any] | None:

@@ -21,12 +21,16 @@ def wire_message(message: Any) -> WireMessage:
     properties = {k: v for k, v in (message.properties or {}).items() if k not in _DELIVERY_PROPERTIES}
     exchange = delivery.get("exchange") or ""
     routing_key = delivery.get("routing_key") or ""
+    headers = dict(message.headers or {})
+    if not message.errors:
+        # kombu has decompressed the body already; errors says that it could not.
+        headers.pop("compression", None)
     body = message.body
     return WireMessage(
         body=body.encode("utf-8", "surrogateescape") if isinstance(body, str) else bytes(body or b""),
         content_type=message.content_type or "",
         content_encoding=message.content_encoding or "",
-        headers=dict(message.headers or {}),
+        headers=headers,
         properties=properties,
         queue=routing_key,
         exchange=exchange,
