@@ -11,7 +11,7 @@ from tests.support import environment
 environment.prepare()
 
 from orchestrator.settings import *  # noqa: E402, F403
-from orchestrator.settings import DATA_DIR, DATABASES, env  # noqa: E402
+from orchestrator.settings import DATA_DIR, DATABASES, ORCHESTRATOR, ROOT_URLCONF, env  # noqa: E402
 
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     # A file, never memory: worker processes share it with the test.
@@ -24,3 +24,7 @@ ALLOWED_HOSTS = ["localhost", "127.0.0.1", "testserver"]
 CELERY_IMPORTS = [
     name for name in ("tests.support.zoo", *env.list("ORCHESTRATOR_TEST_IMPORTS", default=[])) if find_spec(name)
 ]
+# Pages that only a chaos scenario has.
+ROOT_URLCONF = env.str("ORCHESTRATOR_TEST_URLCONF", default=ROOT_URLCONF)
+if resume := env.float("ORCHESTRATOR_TEST_REDRIVE_RESUME", default=0):
+    ORCHESTRATOR["REDRIVE_RESUME_SECONDS"] = resume

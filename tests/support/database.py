@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import importlib.util
 import os
@@ -9,8 +10,10 @@ import pwd
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -41,12 +44,15 @@ def live_url() -> str:
     return f"postgres://{credentials}@{given['HOST']}:{given['PORT'] or 5432}/{given['NAME']}"
 
 
-def postgresql_server(directory: Path) -> tuple[str, PostgreSQL | None]:
+def postgresql_server(directory: Path, *, own: bool = False) -> tuple[str, PostgreSQL | None]:
     """Return the URL of a server, without a database name, and the server if it had to be started.
 
     Order: TEST_DATABASE_URL, one that already runs on the usual port and lets us in,
-    one of our own from the binaries that are installed.
+    one of our own from the binaries that are installed. ``own`` goes straight to the last.
     """
+    if own:
+        server = PostgreSQL(directory).start()
+        return server.url, server
     if given := os.environ.get("TEST_DATABASE_URL"):
         parts = urlsplit(given)
         return f"postgres://{parts.netloc}", None
@@ -91,6 +97,17 @@ def _lets_us_in(url: str) -> bool:
     except psycopg.Error:
         return False
     return bool(row and row[0])
+
+
+@contextlib.contextmanager
+def sqlite_held(path: str) -> Iterator[None]:
+    """Hold a SQLite file's write lock, as a stuck process would: nobody else can write."""
+    with contextlib.closing(sqlite3.connect(path, timeout=60, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        finally:
+            connection.execute("ROLLBACK")
 
 
 class PostgreSQL:

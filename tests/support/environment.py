@@ -58,9 +58,9 @@ def directory() -> Path:
     return Path(os.environ[MARK])
 
 
-def prepare() -> None:
+def prepare(*, own_database: bool = False) -> None:
     """Make the world, once; in a subprocess of a test run do nothing."""
-    global _world  # noqa: PLW0603 -- one a process by nature, like os.environ
+    global _world
     if MARK in os.environ:
         return
     root = Path(tempfile.mkdtemp(prefix="orchestrator-tests-"))
@@ -76,7 +76,7 @@ def prepare() -> None:
     if database.wanted() == "sqlite":
         os.environ["DATABASE_URL"] = f"sqlite:///{root / 'db.sqlite3'}"
     else:
-        made.database_server, made.postgresql = database.postgresql_server(root)
+        made.database_server, made.postgresql = database.postgresql_server(root, own=own_database)
         made.database_name = f"orchestrator_{uuid4().hex[:12]}"
         os.environ["DATABASE_URL"] = f"{made.database_server}/{made.database_name}"
 
@@ -86,10 +86,14 @@ def outside() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if key not in VARIABLES}
 
 
-def standalone() -> World:
-    """Make the world for a program that is no pytest run: prepared, Django set up, database migrated."""
+def standalone(*, own_database: bool = False) -> World:
+    """Make the world for a program that is no pytest run: prepared, Django set up, database migrated.
+
+    Args:
+        own_database: with PostgreSQL, start a server of our own, that may be stopped.
+    """
     os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
-    prepare()
+    prepare(own_database=own_database)
     made = world()
     if made.database_name:
         database.create(made.database_server, made.database_name)

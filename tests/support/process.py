@@ -65,11 +65,7 @@ class Process:
 
     def start(self, timeout: float = 60.0) -> Self:
         """Start it and wait until it is ready, or fail with its log."""
-        self.log_path.parent.mkdir(parents=True, exist_ok=True)
-        # Append: a process that is started a second time keeps the story of its first life.
-        with self.log_path.open("ab") as log:
-            already = log.tell()
-            self._popen = _watchdog.spawn(self.command, env=self.env, stdout=log, stderr=subprocess.STDOUT)
+        already = self.launch()
         if self.ready is not None:
             pattern = self.ready
             eventually(
@@ -78,6 +74,15 @@ class Process:
                 lambda: f"{self.name} ready ({pattern.pattern!r})\n{self.tail()}",
             )
         return self
+
+    def launch(self) -> int:
+        """Start it without waiting; return how many bytes its log had before."""
+        self.log_path.parent.mkdir(parents=True, exist_ok=True)
+        # Append: a process that is started a second time keeps the story of its first life.
+        with self.log_path.open("ab") as log:
+            already = log.tell()
+            self._popen = _watchdog.spawn(self.command, env=self.env, stdout=log, stderr=subprocess.STDOUT)
+        return already
 
     def stop(self, timeout: float = 60.0, sig: signal.Signals = signal.SIGTERM) -> int:
         """Ask it to end, wait, and return its exit code; then make sure that its group is gone."""

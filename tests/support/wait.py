@@ -50,3 +50,8 @@ def stays(look: Callable[[], object], seconds: float, message: str = "") -> None
         seen = look()
         assert seen, f"did not stay: {message or look!r}; seen: {seen!r}"
         time.sleep(0.02)
+
+
+def pause(seconds: float) -> None:
+    """Let time pass between two moves of a program that keeps time itself, never to await something."""
+    time.sleep(seconds)

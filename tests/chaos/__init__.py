@@ -1,0 +1,1 @@
+"""Breaking has one door: ``python -m tests.chaos [NAME…] [--seed N] [--json]``."""

@@ -1,0 +1,65 @@
+"""Every chaos scenario by name. A part that adds one adds a line here."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Orders:
+    """How a scenario is to be played; the same orders give the same moves, not the same timing."""
+
+    seed: int
+    #: How long there is trouble; waiting for the recovery comes after that.
+    seconds: float
+    #: How many tasks; None leaves it to the scenario.
+    tasks: int | None = None
+
+    def dice(self) -> random.Random:
+        """Return the source of all chance in a scenario."""
+        return random.Random(self.seed)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What came of it.
+
+    Attributes:
+        asked: tasks that were asked for and confirmed.
+        took_effect: of those, how many took effect in the outside world.
+        lost: without any ending: no success, no dead letter.
+        doubled: more than one ending, or more effects than one ending explains.
+        leaked: what is left behind: messages, claims, letters that are not rows, processes.
+        recovery_s: seconds from the end of the trouble until everything had its ending.
+    """
+
+    name: str
+    seed: int
+    asked: int
+    took_effect: int
+    lost: int
+    doubled: int
+    leaked: int
+    recovery_s: float
+    #: What a scenario adds to these fields, by name.
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was lost and nothing is left behind."""
+        return not self.lost and not self.leaked
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object that ``--json`` prints."""
+        names = ("name", "seed", "asked", "took_effect", "lost", "doubled", "leaked", "recovery_s")
+        return {**{name: getattr(self, name) for name in names}, **self.more}
+
+
+def scenarios() -> dict[str, Callable[[Orders], Report]]:
+    """Return name -> function. Needs Django set up."""
+    from tests.chaos import child_kill, endings
+
+    return {"endings": endings.run, "child_kill": child_kill.run}
