@@ -15,8 +15,10 @@ import tornado.web
 from flower.app import Flower, default_handlers, rewrite_handler
 from flower.urls import settings as flower_settings
 from flower.views import BaseHandler
-from tornado.web import RequestHandler, StaticFileHandler, URLSpec, url
+from tornado.routing import URLSpec
+from tornado.web import RequestHandler, StaticFileHandler, url
 
+from orchestrator.contracts.errors import ConfigurationError
 from orchestrator.flower import contract
 from orchestrator.flower.database import DatabaseThreads
 from orchestrator.flower.guard import Guard, MetricsGuard, ReadingGuard, guarded
@@ -114,11 +116,14 @@ def _guard(rule: Any) -> URLSpec:
     """Return one entry of Flower's handler list with the guard in front.
 
     Raises:
-        TypeError: it is nothing that a guard could stand in front of.
+        ConfigurationError: it is nothing that a guard could stand in front of.
     """
     pattern, handler = contract.pattern_and_class(rule)
     if not (isinstance(handler, type) and issubclass(handler, RequestHandler)):
-        raise TypeError(f"Flower's handler for {pattern} is {handler!r}, which no login can be put in front of.")
+        raise ConfigurationError(
+            f"Flower's handler for {pattern} is {handler!r}, which no login can be put in front of, so Flower does not "
+            "start. Install the release that this one is made for: flower>=2.2,<2.3."
+        )
     kwargs, name = (rule.kwargs, rule.name) if isinstance(rule, URLSpec) else ((rule[2] if len(rule) > 2 else {}), None)
     if not issubclass(handler, StaticFileHandler):
         handler = guarded(handler, GUARDS.get(handler.__name__, Guard))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 import logging
 import re
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Protocol, cast
 from urllib.parse import urlencode, urlsplit
 
 from django.conf import settings as django_settings
@@ -19,6 +19,7 @@ from orchestrator.audit import services as audit
 from orchestrator.conf import settings
 from orchestrator.flower import access
 from orchestrator.flower.access import Cookie, Right, Visitor
+from orchestrator.flower.database import DatabaseThreads
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,14 @@ SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 LOOKUP_SECONDS = 10.0
 #: Arguments of Flower's control API that an audit entry keeps; arguments of tasks are not among them.
 AUDITED_ARGUMENTS = ("n", "min", "max", "queue", "terminate", "signal", "soft", "hard", "ratelimit", "workername")
+
+
+class Parts(Protocol):
+    """What the application lends to its handlers; see :class:`orchestrator.flower.app.StockFlower`."""
+
+    lookups: DatabaseThreads
+    verbs: DatabaseThreads
+    web_url: str
 
 
 class Guard(RequestHandler):
@@ -50,6 +59,11 @@ class Guard(RequestHandler):
     def visitor(self) -> Visitor:
         """The user of this request; only behind the door."""
         return cast(Visitor, self.current_user)
+
+    @property
+    def parts(self) -> Parts:
+        """Threads and settings of the application."""
+        return cast(Parts, self.application)
 
     def set_default_headers(self) -> None:
         """Replace Flower's, which may open the API to every origin."""
@@ -83,9 +97,9 @@ class Guard(RequestHandler):
     async def recognise(self) -> Visitor | None:
         """Return the user of the Django session that the browser holds."""
         key = self.get_cookie(django_settings.SESSION_COOKIE_NAME) or ""
-        visitor, cookie = await self.application.lookups.run(LOOKUP_SECONDS, access.recognise, key)  # type: ignore[attr-defined]
+        visitor, cookie = await self.parts.lookups.run(LOOKUP_SECONDS, access.recognise, key)
         self.keep(cookie)
-        return cast("Visitor | None", visitor)
+        return visitor
 
     def turn_away(self) -> None:
         """Send an anonymous reader to the login page; answer programs with 401.
@@ -150,7 +164,7 @@ class Guard(RequestHandler):
             HTTPError: 503 if the entry cannot be written.
         """
         given = {name: self.get_arguments(name)[-1] for name in AUDITED_ARGUMENTS if self.get_arguments(name)}
-        await self.application.lookups.run(  # type: ignore[attr-defined]
+        await self.parts.lookups.run(
             LOOKUP_SECONDS,
             audit.record,
             action,

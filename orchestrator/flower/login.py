@@ -41,7 +41,7 @@ class LoginHandler(Guard, BaseHandler):  # type: ignore[misc]
     async def post(self) -> None:
         """Check name and password."""
         name = self.get_body_argument("username", "").strip()
-        visitor, cookie = await self.application.lookups.run(
+        visitor, cookie = await self.parts.lookups.run(
             LOOKUP_SECONDS,
             access.log_in,
             self.get_cookie(django_settings.SESSION_COOKIE_NAME) or "",
@@ -73,7 +73,7 @@ class LoginHandler(Guard, BaseHandler):  # type: ignore[misc]
             "login.html",
             problem=problem,
             target=self.target(),
-            web_url=self.application.web_url,
+            web_url=self.parts.web_url,
         )
 
     def target(self) -> str:
@@ -105,5 +105,5 @@ class LogoutHandler(Guard, BaseHandler):  # type: ignore[misc]
         """Log out."""
         if self.current_user is not None:
             key: Any = self.get_cookie(django_settings.SESSION_COOKIE_NAME)
-            self.keep(await self.application.lookups.run(LOOKUP_SECONDS, access.log_out, key, self.visitor))
+            self.keep(await self.parts.lookups.run(LOOKUP_SECONDS, access.log_out, key, self.visitor))
         self.redirect(self.reverse_url("login"), status=303)

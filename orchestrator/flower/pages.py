@@ -33,7 +33,7 @@ class InboxHandler(Guard, BaseHandler):  # type: ignore[misc]
 
     async def lookup(self, call: Any, *args: Any) -> Any:
         """Ask the database off the event loop."""
-        return await self.application.lookups.run(LOOKUP_SECONDS, call, *args)
+        return await self.parts.lookups.run(LOOKUP_SECONDS, call, *args)
 
     async def letter(self, letter_id: str) -> DeadLetter:
         """Return a letter.
@@ -58,7 +58,7 @@ class InboxHandler(Guard, BaseHandler):  # type: ignore[misc]
             Its result and "", or None and why it was refused.
         """
         try:
-            return await self.application.verbs.run(None, call, *args, by=self.visitor.user, **kwargs), ""
+            return await self.parts.verbs.run(None, call, *args, by=self.visitor.user, **kwargs), ""
         except DeadLetter.DoesNotExist:
             return None, "This dead letter is gone."
         except OrchestratorError as error:
@@ -74,7 +74,7 @@ class InboxHandler(Guard, BaseHandler):  # type: ignore[misc]
             "inbox_letter.html",
             letter=letter,
             problem=problem,
-            admin_url=self.application.web_url + admin if admin else "",
+            admin_url=self.parts.web_url + admin if admin else "",
             when=when,
         )
 

@@ -25,7 +25,13 @@ class Command(BaseCommand):
 
     def handle(self, **given: Any) -> None:
         # Flower takes a second to import; only this command needs it.
-        from orchestrator.flower.server import Options, build, listen, serve
+        try:
+            from orchestrator.flower.server import Options, build, listen, serve
+        except ImportError as error:
+            raise CommandError(
+                f"The installed Flower cannot be used: {error}. Install the release that this one is made for: "
+                "flower>=2.2,<2.3."
+            ) from error
 
         wanted = Options(**{name: given[name] for name in ("address", "port", "url_prefix", "max_tasks", "web_url")})
         if not 0 <= wanted.port <= 65535:
