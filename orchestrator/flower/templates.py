@@ -10,7 +10,8 @@ from orchestrator.flower.contract import SECOND_NAVIGATION, TASK_ACTIONS
 
 #: Stands on its own, whatever Flower's templates look like.
 LOGIN = "login.html"
-OURS = Path(__file__).with_name("templates")
+# Not "templates": Django would take our 404.html, written in another language, for the site's own.
+OURS = Path(__file__).with_name("tornado_templates")
 
 
 class PageLoader(Loader):
