@@ -90,8 +90,8 @@ class CrontabForm(forms.ModelForm):  # type: ignore[type-arg]
             return data
         for name, value in data.items():
             setattr(self.instance, name, value)
-        schedule = self.instance.schedule
         try:
+            schedule = self.instance.schedule
             schedule.remaining_estimate(schedule.now())
         except (RuntimeError, ValueError) as error:
             raise forms.ValidationError("This date never comes (such as 30 February), so nothing would run.") from error

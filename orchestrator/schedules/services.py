@@ -56,14 +56,13 @@ def next_run(task: PeriodicTask, now: datetime | None = None) -> datetime | None
     if task.clocked_id:
         due: datetime = task.clocked.clocked_time
         return due
-    if task.start_time and task.start_time > now:
-        start: datetime = task.due_start_time(task.start_time.tzinfo)
-        return start
-    last = task.last_run_at or task.date_changed or now
     try:
-        remaining: timedelta = task.schedule.remaining_estimate(last)
+        if task.start_time and task.start_time > now:
+            start: datetime = task.due_start_time(task.start_time.tzinfo)
+            return start
+        remaining: timedelta = task.schedule.remaining_estimate(task.last_run_at or task.date_changed or now)
     except (RuntimeError, ValueError):
-        # Celery gives up after a few thousand steps on a date that never comes, such as 30 February.
+        # Celery refuses a date that never comes, such as 30 February.
         return None
     # The estimate counts from a clock that Celery reads itself, so the sum is off by milliseconds.
     return (timezone.now() + remaining + timedelta(milliseconds=500)).replace(microsecond=0)
