@@ -139,11 +139,9 @@ def _malformed(message: Any) -> InvalidTaskError | None:
     if not isinstance(payload, list | tuple) or len(payload) != 3:
         return InvalidTaskError("the body is not [args, kwargs, embed]")
     args, kwargs, embed = payload
-    if not isinstance(args, list | tuple) or not isinstance(kwargs, Mapping):
-        return InvalidTaskError("args must be a list and kwargs a mapping")
-    if embed is not None and not isinstance(embed, Mapping):
-        return InvalidTaskError("embed must be a mapping")
-    return None
+    if isinstance(args, list | tuple) and isinstance(kwargs, Mapping) and isinstance(embed, Mapping | None):
+        return None
+    return InvalidTaskError("args must be a list, kwargs and embed mappings")
 
 
 def _arguments(message: Any) -> tuple[Any, Any] | None:

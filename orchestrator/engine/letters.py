@@ -39,7 +39,15 @@ def wire_message(message: Any) -> WireMessage:
 
 
 def build(
-    app: Any, message: Any, outcome: Outcome, *, attempt_id: str, worker: str, task: Any, arguments: Any
+    app: Any,
+    message: Any,
+    outcome: Outcome,
+    *,
+    attempt_id: str,
+    worker: str,
+    task: Any,
+    arguments: Any,
+    facts: Mapping[str, Any] | None = None,
 ) -> Letter:
     """Build the letter of a message.
 
@@ -47,9 +55,10 @@ def build(
         app: the Celery app; its ``reprs`` and ``secrets`` redact.
         task: the registered task, or None.
         arguments: ``(args, kwargs)`` if they could be decoded, else None.
+        facts: what Celery read out of the message, where that is not in its headers (protocol 1).
     """
     wire = wire_message(message)
-    headers = wire.headers
+    headers = wire.headers if facts is None else facts
     header: Mapping[str, Any] = _mapping(headers.get(HEADER))
     args_repr = kwargs_repr = ""
     secrets: list[str] = []

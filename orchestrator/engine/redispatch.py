@@ -131,8 +131,12 @@ def redrive(
         "redrive": {"letter": letter_id, "nonce": nonce},
     }
     properties = message.properties
+    sending = False
+    refused, broken = _broker_errors(app)
     try:
         with app.producer_or_acquire() as producer:
+            _reach(producer)
+            sending = True
             producer.publish(
                 body,
                 exchange=message.exchange,
@@ -146,11 +150,26 @@ def redrive(
                 delivery_mode=2,
                 retry=False,
             )
-    except (OperationalError, OSError) as error:
+    except (*refused, *broken) as error:
         raise BrokerUnavailable(
             f"The broker did not take the message ({type(error).__name__}: {error}). "
-            "Is it running, and is CELERY_BROKER_URL right? The letter can be redriven again."
+            "Is it running, and is CELERY_BROKER_URL right?",
+            maybe_sent=sending and not isinstance(error, refused),
         ) from error
+
+
+def _broker_errors(app: Any) -> tuple[tuple[type[Exception], ...], tuple[type[Exception], ...]]:
+    """Return what a broker raises that answered and refused, and what one raises that cannot be reached."""
+    connection = app.connection_for_write()
+    return tuple(connection.channel_errors), (OperationalError, OSError, *connection.connection_errors)
+
+
+def _reach(producer: Any) -> None:
+    """Make sure that the broker answers, so that a failure up to here certainly sent nothing."""
+    client = getattr(producer.channel, "client", None)
+    if client is not None:
+        # A pooled connection of the Redis transport notices a dead server only when it is used.
+        client.ping()
 
 
 def _fresh(

@@ -117,6 +117,7 @@ class OrchestratedRequest(Request):  # type: ignore[misc]  # Celery's Request is
             worker=self._hostname,
             task=self.task,
             arguments=(self._args, self._kwargs),
+            facts=self._request_dict,
         )
 
     def _give_back(self) -> None:
