@@ -66,8 +66,9 @@ def replace_member(group_id: str, old_task_id: str, new_task_id: str) -> None:
         if replaced == members:
             return
         counter.sub_tasks = json.dumps(replaced)
-        counter.count += 1
-        counter.save(using=using, update_fields=["sub_tasks", "count"])
+        # The count stays: the member that returns under its new id finds it at nought and looks at the states,
+        # and a redrive that is taken back leaves nothing behind that nobody counts down.
+        counter.save(using=using, update_fields=["sub_tasks"])
 
 
 def renamed(value: Any, old: str, new: str) -> Any:
