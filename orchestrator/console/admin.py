@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django_celery_beat.models import PeriodicTask
 from django_celery_results.models import TaskResult
 
 from orchestrator.console import links
 from orchestrator.deadletters.admin import DeadLetterAdmin
 from orchestrator.deadletters.models import DeadLetter
 from orchestrator.runs.admin import TaskResultAdmin
+from orchestrator.schedules.admin import PeriodicTaskAdmin
 
 
 class LinkedDeadLetterAdmin(DeadLetterAdmin):
@@ -27,7 +36,29 @@ class LinkedTaskResultAdmin(TaskResultAdmin):
         return links.of_result(result.task_id)
 
 
+class LinkedPeriodicTaskAdmin(PeriodicTaskAdmin):
+    """A schedule with how its last run ended."""
+
+    list_display = (*PeriodicTaskAdmin.list_display, "last_result")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """Fetch the last result with each row."""
+        found: QuerySet[Any] = super().get_queryset(request)
+        return links.with_last_result(found)
+
+    @admin.display(description="last result")
+    def last_result(self, task: PeriodicTask) -> SafeString | str:
+        """Return the state of the latest result as a link."""
+        if not task.last_result_id:
+            return "-"
+        url = reverse("admin:django_celery_results_taskresult_change", args=[task.last_result_id])
+        state = task.last_result_state
+        return format_html('<a href="{}"><span class="orchestrator-badge is-{}">{}</span></a>', url, state, state)
+
+
 admin.site.unregister(DeadLetter)
 admin.site.register(DeadLetter, LinkedDeadLetterAdmin)
 admin.site.unregister(TaskResult)
 admin.site.register(TaskResult, LinkedTaskResultAdmin)
+admin.site.unregister(PeriodicTask)
+admin.site.register(PeriodicTask, LinkedPeriodicTaskAdmin)

@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 from django.contrib.auth.models import AnonymousUser
+from django.db.models import OuterRef, QuerySet, Subquery
 from django.urls import reverse
 from django_celery_results.models import TaskResult
 
@@ -47,6 +48,15 @@ def of_result(task_id: str) -> list[Link]:
         )
         for letter in rows.only("pk", "died_at", "state")
     ]
+
+
+def with_last_result(schedules: QuerySet[Any]) -> QuerySet[Any]:
+    """Return schedules with ``last_result_id`` and ``last_result_state`` of their latest result."""
+    latest = TaskResult.objects.filter(periodic_task_name=OuterRef("name")).order_by("-date_done")
+    found: QuerySet[Any] = schedules.annotate(
+        last_result_id=Subquery(latest.values("pk")[:1]), last_result_state=Subquery(latest.values("status")[:1])
+    )
+    return found
 
 
 def open_letters(user: Any) -> str:

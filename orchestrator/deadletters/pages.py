@@ -25,6 +25,9 @@ from orchestrator.deadletters.models import DeadLetter, State
 from orchestrator.deadletters.rights import Rights
 from orchestrator.deadletters.timeline import timeline
 
+#: Characters of a message that the page holds; the download has all of it.
+PAYLOAD_SHOWN = 200_000
+
 TEMPLATES = "admin/orchestrator_deadletters/deadletter"
 
 
@@ -45,6 +48,7 @@ class LetterPages(Rights):
             path("<path:object_id>/redrive/", wrap(self.redrive_view), name="orchestrator_deadletters_redrive"),
             path("<path:object_id>/edit/", wrap(self.edit_view), name="orchestrator_deadletters_edit"),
             path("<path:object_id>/discard/", wrap(self.discard_view), name="orchestrator_deadletters_discard"),
+            path("<path:object_id>/payload/", wrap(self.payload_view), name="orchestrator_deadletters_payload"),
         ]
 
     def related_links(self, letter: DeadLetter) -> list[tuple[str, str]]:
@@ -65,7 +69,7 @@ class LetterPages(Rights):
     def _detail(
         self, request: HttpRequest, letter: DeadLetter, discard_form: DiscardForm | None = None
     ) -> TemplateResponse:
-        rights = self.rights(request)
+        payload = _payload(letter) if self.has_payload_permission(request) else None
         context = {
             **self.letter_context(request, letter),
             "title": letter.task or "Dead letter",
@@ -73,7 +77,9 @@ class LetterPages(Rights):
             "links": self.related_links(letter),
             "edits": json.dumps(letter.edits, indent=2, ensure_ascii=False) if letter.edits else "",
             "discard_form": discard_form or DiscardForm(),
-            "payload": _payload(letter) if rights["payload"] else None,
+            "payload": payload[:PAYLOAD_SHOWN] if payload else payload,
+            "payload_size": len(payload or ""),
+            "payload_cut": len(payload or "") > PAYLOAD_SHOWN,
         }
         return TemplateResponse(request, f"{TEMPLATES}/detail.html", context)
 
@@ -161,6 +167,16 @@ class LetterPages(Rights):
         else:
             messages.success(request, f"Discarded: {letter.task} {letter.task_id}.")
         return _back(letter)
+
+    def payload_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Send the exact message as a file."""
+        self.demand(request, "payload")
+        letter = self.get_object(request, unquote(object_id))
+        if letter is None:
+            return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
+        name = f"dead-letter-{letter.pk}.json"
+        headers = {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"}
+        return HttpResponse(_payload(letter), content_type="application/json", headers=headers)
 
 
 def _back(letter: DeadLetter) -> HttpResponse:

@@ -59,7 +59,7 @@ class PeriodicTaskAdmin(Recorded, theirs.PeriodicTaskAdmin):  # type: ignore[mis
 
     form = ScheduleForm
     date_hierarchy = None
-    list_display = ("what", "is_on", "scheduler", "upcoming", "last", "runs")
+    list_display: tuple[str, ...] = ("what", "is_on", "scheduler", "upcoming", "last", "runs")
     sortable_by = ("what", "is_on", "last", "runs")
     show_facets = admin.ShowFacets.NEVER
     list_filter = ("enabled", "one_off", "task", "last_run_at")

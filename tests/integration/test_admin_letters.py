@@ -133,6 +133,19 @@ def test_only_the_payload_permission_shows_the_message() -> None:
     assert "only-in-the-message" not in page
     assert "***" in page
     assert without.get(url(letter, "edit")).status_code == 403
+    assert without.get(url(letter, "payload")).status_code == 403
+    download = with_it.get(url(letter, "payload"))
+    assert "attachment" in download["Content-Disposition"]
+    assert json.loads(download.content)["body"][1] == {"value": "only-in-the-message"}
+
+
+def test_a_large_message_is_cut_on_the_page_and_whole_in_the_download() -> None:
+    letter = filed(["succeed"], {"value": "x" * 300_000 + "the-end"}, kwargs_repr="{...}")
+    client = visitor("admin")
+    page = client.get(detail(letter)).content.decode()
+    assert "the-end" not in page
+    assert "Only the first part" in page
+    assert "the-end" in client.get(url(letter, "payload")).content.decode()
 
 
 def test_nobody_adds_changes_or_deletes_rows_by_form() -> None:

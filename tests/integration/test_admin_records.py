@@ -9,6 +9,7 @@ import pytest
 from django.db import connection
 from django.test import Client
 from django.urls import reverse
+from django_celery_beat.models import IntervalSchedule, PeriodicTask
 from django_celery_results.models import GroupResult, TaskResult
 
 from orchestrator.audit.models import AuditEntry
@@ -86,6 +87,20 @@ def test_a_redriven_letter_leads_to_the_result_of_its_new_run() -> None:
     client.force_login(person("admin"))
     page = client.get(reverse("admin:orchestrator_deadletters_deadletter_change", args=[letter.pk]))
     assert detail(row) in page.content.decode()
+
+
+def test_a_schedule_shows_how_its_last_run_ended() -> None:
+    every = IntervalSchedule.objects.create(every=1, period="hours")
+    for name in ("Nightly", "Never ran"):
+        PeriodicTask.objects.create(name=name, task="shop.send", interval=every)
+    result("old", periodic_task_name="Nightly")
+    newest = result("new", periodic_task_name="Nightly", status="SUCCESS")
+    page = visitor("django_celery_beat.view_periodictask").get("/admin/django_celery_beat/periodictask/")
+    assert {task.name: task.last_result_state for task in page.context["cl"].result_list} == {
+        "Nightly": "SUCCESS",
+        "Never ran": None,
+    }
+    assert detail(newest) in page.content.decode()
 
 
 def test_results_are_found_by_id_name_and_filters() -> None:
