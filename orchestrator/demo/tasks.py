@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from functools import cache
 from typing import Any
 
@@ -26,14 +25,6 @@ def named(name: str) -> Any:
         return _loaded().tasks[name]
     except KeyError:
         raise LookupError(f"No task {name!r}: is it in CELERY_IMPORTS of the settings?") from None
-
-
-def present() -> bool:
-    """Say whether the tasks can be imported here."""
-    try:
-        return importlib.util.find_spec("tasks.email") is not None
-    except ModuleNotFoundError:
-        return False
 
 
 def failure(task_id: str) -> str:

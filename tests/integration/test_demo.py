@@ -107,6 +107,12 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, module: str, 
         call_command("demo")
 
 
+def test_without_the_reference_project_it_says_where_to_run_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tasks.email", None)
+    with pytest.raises(CommandError, match="run it in a clone of the repository"):
+        call_command("demo")
+
+
 def test_a_timeout_that_cannot_work_is_refused() -> None:
     with pytest.raises(CommandError, match="'-3' is no number of seconds above 0"):
         call_command("demo", "--timeout=-3")

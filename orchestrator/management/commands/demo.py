@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import signal
 import sys
 from argparse import ArgumentTypeError
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from orchestrator.demo.environment import clean_environment
@@ -39,9 +40,10 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         _check_extras()
+        root = _project_root()
         command = [sys.executable, "-m", "orchestrator.demo", "--timeout", str(options["timeout"])]
         command += [f"--{name}" for name in ("json", "keep") if options[name]]
-        sys.exit(_run(command))
+        sys.exit(_run(command, root))
 
 
 def _check_extras() -> None:
@@ -51,15 +53,21 @@ def _check_extras() -> None:
             f"The demo needs {', '.join(sorted(lacking.values()))}: "
             f"pip install 'django-orchestrator[{','.join(sorted(lacking))}]'."
         )
-    if importlib.util.find_spec("tasks") is None or importlib.util.find_spec("tasks.email") is None:
-        raise CommandError("The demo drives the tasks of the reference project; run it in a clone of the repository.")
 
 
-def _run(command: list[str]) -> int:
+def _project_root() -> Path:
+    """Return the directory that holds the reference project's tasks, which are no part of the package."""
+    with contextlib.suppress(ModuleNotFoundError):
+        found = importlib.util.find_spec("tasks.email")
+        if found is not None and found.origin is not None:
+            return Path(found.origin).parent.parent
+    raise CommandError("The demo drives the tasks of the reference project: run it in a clone of the repository.")
+
+
+def _run(command: list[str], root: Path) -> int:
     """Run a command that dies with this process; pass the first request to stop on to it, once."""
     environment = clean_environment(os.environ)
-    # Where `orchestrator.settings` and `tasks` were found from here, also if this process runs elsewhere.
-    environment["PYTHONPATH"] = os.pathsep.join([str(getattr(settings, "BASE_DIR", ".")), *filter(None, sys.path)])
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), environment.get("PYTHONPATH", "")]))
     watchdog = Watchdog()
     child = watchdog.spawn(command, env=environment, death_signal=signal.SIGTERM)
     stopping = False
