@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
 from orchestrator.management.broker import app_with_broker
 from orchestrator.management.options import LEVELS
-
-OURS = "orchestrator.schedules.scheduler"
 
 
 class Command(BaseCommand):
@@ -33,9 +30,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         app = app_with_broker()
-        ours = find_spec(OURS) is not None
         beat = app.Beat(
-            scheduler=f"{OURS}:OrchestratorScheduler" if ours else "django_celery_beat.schedulers:DatabaseScheduler",
             max_interval=options["max_interval"],
             loglevel=options["loglevel"],
             quiet=options["quiet"],

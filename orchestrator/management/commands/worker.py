@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import Any
 
+from celery.exceptions import SecurityWarning
 from celery.utils.nodenames import default_nodename, host_format
 from django.core.management.base import BaseCommand, CommandParser
 
@@ -42,6 +44,9 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         app = app_with_broker()
+        # It advises an option that only Celery's own command has. What makes root dangerous, pickled
+        # messages, is refused in any case.
+        warnings.filterwarnings("ignore", category=SecurityWarning)
         worker = app.Worker(
             hostname=host_format(default_nodename(options["hostname"])),
             pool_cls=options["pool"],
