@@ -19,6 +19,8 @@ logger = logging.getLogger("orchestrator.runs")
 
 #: States that end a run or tell that it goes on later; worth keeping while the database is away.
 KEPT = states.READY_STATES | {states.RETRY}
+#: Columns of django-celery-results' table; another release may know fewer.
+COLUMNS = frozenset(field.name for field in TaskResult._meta.get_fields())
 #: Task ids remembered as spooled, so that their chord part follows the same way.
 REMEMBERED = 10_000
 
@@ -63,16 +65,16 @@ class ResultBackend(DatabaseBackend):  # type: ignore[misc]  # django-celery-res
 
     def _write(self, record: dict[str, Any], using: Any = None) -> None:
         """Write one row; on a connection that went stale, try once more on a fresh one."""
-        manager = TaskResult._default_manager
         alias = using or router.db_for_write(TaskResult)
         connection = connections[alias]
+        store = TaskResult._default_manager.store_result if record["status"] in states.READY_STATES else _show
         try:
-            manager.store_result(**record, using=alias)
+            store(**record, using=alias)
         except DATABASE_DOWN:
             if connection.in_atomic_block:
                 raise
             connection.close()
-            manager.store_result(**record, using=alias)
+            store(**record, using=alias)
 
     def write_spooled(self, record: dict[str, Any]) -> None:
         """Write what :mod:`orchestrator.runs.spool` kept. A later end in the database stands."""
@@ -115,3 +117,12 @@ class ResultBackend(DatabaseBackend):  # type: ignore[misc]  # django-celery-res
         self._spooled[task_id] = None
         while len(self._spooled) > REMEMBERED:
             self._spooled.popitem(last=False)
+
+
+def _show(*, using: str, task_id: str, **fields: Any) -> None:
+    """Write a state that is no end, but never over a success: a second copy of a message may start late."""
+    rows = TaskResult._default_manager.using(using)
+    fields = {name: value for name, value in fields.items() if name in COLUMNS}
+    _, created = rows.get_or_create(task_id=task_id, defaults=fields)
+    if not created:
+        rows.filter(task_id=task_id).exclude(status=states.SUCCESS).update(**fields, date_done=datetime.now(UTC))
