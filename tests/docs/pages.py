@@ -63,7 +63,7 @@ class Page:
 
     def rows(self, heading: str) -> list[list[str]]:
         """Cells of the first table under a heading, without its head."""
-        _, _, after = self.text.partition(f"\n{heading}\n")
+        _, _, after = f"\n{self.text}".partition(f"\n{heading}\n")
         assert after, f"{self.name} has no heading {heading!r}"
         table = []
         for line in after.splitlines():
