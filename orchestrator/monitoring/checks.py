@@ -33,7 +33,7 @@ def _parsed() -> conf.Settings | CheckMessage:
 
 @register(TAG)
 def check_settings(**_: Any) -> list[CheckMessage]:
-    """E001 ORCHESTRATOR is invalid; E002 its app is none of ours; E003 no Redis for letters; E004 an app is missing."""
+    """E001 invalid; E002 the app is none of ours; E003 no Redis for letters; W003 no broker yet; E004 an app is missing."""
     found = _parsed()
     if isinstance(found, CheckMessage):
         return [found]
@@ -55,11 +55,19 @@ def _state() -> Iterator[CheckMessage]:
     try:
         conf.state_url()
     except ConfigurationError as error:
-        yield Error(
-            str(error),
-            hint="Dead letters must be safe before their message is acknowledged, whatever the database does.",
-            id="orchestrator.E003",
-        )
+        if conf.settings().state_url or getattr(django_settings, "CELERY_BROKER_URL", ""):
+            yield Error(
+                str(error),
+                hint="Dead letters must be safe before their message is acknowledged, whatever the database does.",
+                id="orchestrator.E003",
+            )
+        else:
+            # Not an error: migrations and the like must run before the first broker does.
+            yield Warning(
+                "No broker is known yet, so nothing can be sent.",
+                hint="Set ORCHESTRATOR_BROKER_URL, or start everything with 'manage.py up', which brings a broker.",
+                id="orchestrator.W003",
+            )
 
 
 def _installed() -> Iterator[CheckMessage]:

@@ -69,6 +69,13 @@ def test_letters_need_a_redis(settings: Any) -> None:
     assert "ORCHESTRATOR_STATE_URL" in messages[0].msg
 
 
+def test_no_broker_yet_is_a_warning(settings: Any) -> None:
+    """A fresh checkout can migrate before its first broker runs."""
+    settings.CELERY_BROKER_URL = ""
+    settings.ORCHESTRATOR = {**settings.ORCHESTRATOR, "STATE_URL": ""}
+    assert found(checks.check_settings()) == ["W003"]
+
+
 def test_a_missing_app_is_an_error(settings: Any) -> None:
     """Each app of ours that is not installed is named."""
     settings.INSTALLED_APPS = [name for name in settings.INSTALLED_APPS if name != "orchestrator.audit"]
