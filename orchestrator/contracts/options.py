@@ -68,25 +68,32 @@ OPTIONS: Mapping[str, str] = {
     "bury_expired": "True or False",
 }
 
-#: Keywords that Celery's own decorator understands beside the attributes of its Task class.
+#: Keywords that Celery understands beside the attributes of its Task class.
 CELERY_KEYWORDS = frozenset(
     {
         "autoretry_for",
         "base",
         "bind",
+        "compression",
         "connection",
+        "delivery_mode",
         "dont_autoretry_for",
+        "exchange",
         "filter",
+        "immediate",
         "lazy",
+        "mandatory",
         "name",
         "pydantic",
         "pydantic_context",
         "pydantic_dump_kwargs",
         "pydantic_strict",
+        "queue",
         "retry_backoff",
         "retry_backoff_max",
         "retry_jitter",
         "retry_kwargs",
+        "routing_key",
         "shared",
     }
 )

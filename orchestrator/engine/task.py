@@ -16,8 +16,12 @@ from celery.exceptions import Reject
 from orchestrator.contracts.options import Retries, check_options, check_sensitive_names
 from orchestrator.engine import execution, redispatch
 
+#: Methods of Celery's Task that a declaration may replace; ``retry=`` or ``delay=`` would break the task.
+HOOKS = frozenset({"before_start", "on_success", "on_failure", "on_retry", "after_return", "on_replace", "shadow_name"})
 #: What the ``task`` decorator understands beside our options: attributes of Celery's own Task.
-CELERY_OPTIONS = frozenset(name for name in vars(Task) if not name.startswith("_"))
+CELERY_OPTIONS = HOOKS | {
+    name for name, value in vars(Task).items() if not name.startswith("_") and not inspect.isroutine(value)
+}
 
 
 class OrchestratedTask(redispatch.OurTask, Task):  # type: ignore[misc]  # Celery's Task is untyped
