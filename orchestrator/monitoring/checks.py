@@ -33,7 +33,7 @@ def _parsed() -> conf.Settings | CheckMessage:
 
 @register(TAG)
 def check_settings(**_: Any) -> list[CheckMessage]:
-    """E001 invalid; E002 the app is none of ours; E003 no Redis for letters; W003 no broker yet; E004 an app is missing."""
+    """E001 invalid; E002 app is none of ours; E003 no Redis for letters; W003 no broker yet; E004 an app is missing."""
     found = _parsed()
     if isinstance(found, CheckMessage):
         return [found]
