@@ -17,7 +17,6 @@ from celery import Celery
 from django.db import connections
 from flower.command import apply_env_options
 from flower.options import options
-from tornado.ioloop import IOLoop
 
 from orchestrator.contracts.errors import InvalidOption
 from orchestrator.flower.app import StockFlower, flower_class
@@ -77,13 +76,8 @@ def serve(flower: StockFlower, say: Callable[[str], Any]) -> None:
     """Run until SIGTERM or SIGINT, then end within seconds."""
     # Flower's pages fetch dozens of files and poll; the guard logs what it refuses, with a name.
     logging.getLogger("tornado.access").setLevel(logging.ERROR)
-    loop = IOLoop.current()
-
-    def end(number: int, _frame: Any) -> None:
-        loop.add_callback_from_signal(flower.stop)
-
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
+        flower.io_loop.asyncio_loop.add_signal_handler(number, flower.stop)
     flower.start()
     say("Flower has stopped.")
     connections.close_all()

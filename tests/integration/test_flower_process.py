@@ -8,11 +8,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.core.checks import run_checks
+from django.db import connection, transaction
 from flower.urls import handlers, settings
 
 from orchestrator.flower import contract
@@ -126,6 +129,33 @@ def test_without_a_database_nobody_gets_in_and_health_stays_green(start, broker)
         assert "DATABASE_URL" in answer.text
     assert someone.get("/login").status == 503
     assert someone.get("/healthcheck").status == 200
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_a_slow_database_does_not_stop_the_event_loop(start, broker):
+    flower = start(Flower())
+    person("ada", *READING)
+    ada = Visitor(flower.url)
+    ada.log_in("ada", PASSWORD)
+    answers: list[int] = []
+    waiting = threading.Thread(target=lambda: answers.append(ada.get("/dead-letters").status))
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("LOCK TABLE orchestrator_deadletters_deadletter IN ACCESS EXCLUSIVE MODE")
+        waiting.start()
+        eventually(lambda: _blocked(cursor), message="Flower waits for the lock")
+        assert Visitor(flower.url).get("/healthcheck").status == 200
+        assert Visitor(flower.url, dict(ada.cookies)).get("/workers").status == 200
+        assert answers == []
+    waiting.join(60)
+    assert answers == [200]
+
+
+def _blocked(cursor: Any) -> bool:
+    cursor.execute(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
+    return bool(cursor.fetchone()[0])
 
 
 # --- prefix ---------------------------------------------------------------------------

@@ -7,7 +7,9 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 
-PASSWORD = "correct horse battery staple"
+from tests.support.inbox import PASSWORD
+
+__all__ = ["PASSWORD", "person"]
 
 
 def person(name: str, *permissions: str, staff: bool = True, superuser: bool = False) -> Any:
