@@ -22,7 +22,7 @@ class LetterBuried:
 
 @dataclass(frozen=True, slots=True)
 class LetterRefused:
-    """The letterbox was unavailable; the message went back to its queue."""
+    """The letterbox was unavailable; the message stays unacknowledged and is tried again."""
 
     task: str
     task_id: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from celery import signals
@@ -18,7 +19,7 @@ from kombu.exceptions import ContentDisallowed
 from orchestrator.contracts.errors import ConfigurationError
 from orchestrator.contracts.message import Attempt, Letter
 from orchestrator.contracts.outcome import Outcome, Reason, Verdict
-from orchestrator.engine import letters
+from orchestrator.engine import holding, letters
 from orchestrator.engine.request import OrchestratedRequest
 from orchestrator.engine.settlement import settle
 
@@ -35,6 +36,7 @@ class OrchestratedConsumer(Consumer):  # type: ignore[misc]  # Celery's Consumer
         super().__init__(*args, **kwargs)
         refuse_limits_nobody_keeps(self.app, self.pool)
         trace.LOG_SUCCESS = LOG_SUCCESS
+        self.timer.call_repeatedly(holding.EVERY, holding.retry)
 
     def update_strategies(self) -> None:
         """Give every task our request, whatever base class it has."""
@@ -62,37 +64,39 @@ class OrchestratedConsumer(Consumer):  # type: ignore[misc]  # Celery's Consumer
         name = message.headers.get("task") or (body or {}).get("task")
         task_id = message.headers.get("id") or (body or {}).get("id")
         error = NotRegistered(name)
-        if not self._refuse(message, Reason.UNKNOWN_TASK, error):
-            return
-        request = Bunch(
-            name=name,
-            chord=None,
-            root_id=message.headers.get("root_id"),
-            correlation_id=message.properties.get("correlation_id"),
-            reply_to=message.properties.get("reply_to"),
-            errbacks=None,
-        )
-        self.app.backend.mark_as_failure(task_id, error, request=request)
-        if self.event_dispatcher:
-            self.event_dispatcher.send("task-failed", uuid=task_id, exception=f"NotRegistered({name!r})")
-        signals.task_unknown.send(sender=self, message=message, exc=exc, name=name, id=task_id)
+
+        def report() -> None:
+            request = Bunch(
+                name=name,
+                chord=None,
+                root_id=message.headers.get("root_id"),
+                correlation_id=message.properties.get("correlation_id"),
+                reply_to=message.properties.get("reply_to"),
+                errbacks=None,
+            )
+            self.app.backend.mark_as_failure(task_id, error, request=request)
+            if self.event_dispatcher:
+                self.event_dispatcher.send("task-failed", uuid=task_id, exception=f"NotRegistered({name!r})")
+            signals.task_unknown.send(sender=self, message=message, exc=exc, name=name, id=task_id)
+
+        self._refuse(message, Reason.UNKNOWN_TASK, error, report)
 
     def on_invalid_task(self, body: Any, message: Any, exc: BaseException) -> None:
         """A task message that cannot work, or whose content type is not allowed."""
         reason = Reason.CONTENT_TYPE if isinstance(exc, ContentDisallowed) else Reason.INVALID_MESSAGE
-        if self._refuse(message, reason, exc):
-            signals.task_rejected.send(sender=self, message=message, exc=exc)
+        self._refuse(message, reason, exc, lambda: signals.task_rejected.send(sender=self, message=message, exc=exc))
 
     def on_decode_error(self, message: Any, exc: BaseException) -> None:
         """A body that cannot be decoded."""
         reason = Reason.CONTENT_TYPE if isinstance(exc, ContentDisallowed) else Reason.UNDECODABLE
         self._refuse(message, reason, exc)
 
-    def _refuse(self, message: Any, reason: Reason, error: BaseException) -> bool:
-        """Bury a message and reject it; False if it had to go back to its queue."""
+    def _refuse(
+        self, message: Any, reason: Reason, error: BaseException, report: Callable[[], object] = lambda: None
+    ) -> None:
+        """Bury a message, reject it, report it; hold it while its letter cannot be stored."""
         headers = message.headers or {}
         name, task_id = headers.get("task") or "?", headers.get("id") or "?"
-        outcome = Outcome(Verdict.UNKNOWN, reason, type(error).__name__, str(error))
         attempt_id = uuid()
 
         def letter(outcome: Outcome) -> Letter:
@@ -116,13 +120,12 @@ class OrchestratedConsumer(Consumer):  # type: ignore[misc]  # Celery's Consumer
             header={},
             letter=letter,
         )
-        buried = settle(self.app, attempt, outcome)
-        if buried:
-            logger.error(
-                "Message %s[%s] went to the inbox as %s: %s", name, task_id, reason.value, type(error).__name__
-            )
-        message.reject_log_error(logger, self.connection_errors, requeue=not buried)
-        return buried
+        if not settle(self.app, attempt, Outcome(Verdict.UNKNOWN, reason, type(error).__name__, str(error))):
+            holding.hold(partial(self._refuse, message, reason, error, report))
+            return
+        logger.error("Message %s[%s] went to the inbox as %s: %s", name, task_id, reason.value, type(error).__name__)
+        message.reject_log_error(logger, self.connection_errors)
+        report()
 
 
 def _malformed(message: Any) -> InvalidTaskError | None:

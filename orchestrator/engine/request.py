@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from billiard.einfo import ExceptionInfo
@@ -13,6 +14,7 @@ from celery.worker.request import Request
 from orchestrator.contracts.message import HEADER, Attempt, Letter
 from orchestrator.contracts.outcome import Outcome, Reason, Verdict
 from orchestrator.engine import letters
+from orchestrator.engine.holding import hold
 from orchestrator.engine.settlement import outcome_of, settle, unwrap
 
 
@@ -44,20 +46,21 @@ class OrchestratedRequest(Request):  # type: ignore[misc]  # Celery's Request is
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
         """Settle a failed attempt, then let Celery store, ack and report it."""
         error = unwrap(exc_info.exception)
-        if not self._terminal(error) or self._settle(self._outcome(error, exc_info.traceback)):
-            if isinstance(error, MemoryError):
-                # Celery would end the whole worker over one task's body.
-                exc_info = _as_lost(f"MemoryError: {error}")
-            super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
-        else:
-            self._give_back()
+        if self._terminal(error) and not self._settle(self._outcome(error, exc_info.traceback)):
+            hold(partial(self.on_failure, exc_info, send_failed_event=send_failed_event, return_ok=return_ok))
+            return
+        if isinstance(error, MemoryError):
+            # Celery would end the whole worker over one task's body.
+            exc_info = _as_lost(f"MemoryError: {error}")
+        super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
         """Settle a hard time limit; a soft one reaches the task as an exception."""
         if not soft and not state.should_terminate and (not self.task.acks_late or self.task.acks_on_timeout):
             error = TimeLimitExceeded(timeout)
             if not self._settle(self._outcome(error, "")):
-                self._give_back()
+                hold(partial(self.on_timeout, soft, timeout))
+                return
         super().on_timeout(soft, timeout)
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
@@ -66,7 +69,10 @@ class OrchestratedRequest(Request):  # type: ignore[misc]  # Celery's Request is
                 Verdict.EXPIRED, Reason.EXPIRED, "Expired", f"expired at {self.expires.isoformat()} before it started"
             )
             if not self._settle(outcome):
-                self._give_back()
+                # It must not run meanwhile.
+                self._already_revoked = True
+                hold(partial(self._announce_revoked, reason, terminated, signum, expired))
+                return
         super()._announce_revoked(reason, terminated, signum, expired)
 
     def _terminal(self, error: BaseException) -> bool:
@@ -119,11 +125,6 @@ class OrchestratedRequest(Request):  # type: ignore[misc]  # Celery's Request is
             arguments=(self._args, self._kwargs),
             facts=self._request_dict,
         )
-
-    def _give_back(self) -> None:
-        """Return the message to its queue: it runs again rather than being lost."""
-        state.task_ready(self)
-        self.reject(requeue=True)
 
 
 def _as_lost(text: str) -> Any:

@@ -87,13 +87,13 @@ def settle(app: Any, attempt: Attempt, outcome: Outcome) -> bool:
     """Tell the policies an outcome.
 
     Returns:
-        False if it could not be recorded: the message must go back to its queue.
+        False if it could not be recorded: the message must not be acknowledged.
     """
     try:
         app.stack.settle(attempt, outcome)
     except StoreUnavailable as error:
         name = getattr(attempt.task, "name", attempt.task)
-        logger.error("Task %s[%s] goes back to its queue: %s", name, attempt.task_id, error)
+        logger.error("Task %s[%s] stays unacknowledged until its letter is safe: %s", name, attempt.task_id, error)
         events.emit(
             events.LetterRefused(
                 task=str(name),

@@ -13,7 +13,7 @@ class DeadLetters(Policy):
     """Buries every outcome that has a reason.
 
     *Fails: closed. If the letterbox is unavailable its error passes, and the
-    message goes back to its queue instead of being acknowledged.*
+    message stays unacknowledged until the letter is safe.*
     """
 
     def __init__(self, letterbox: Letterbox) -> None:
