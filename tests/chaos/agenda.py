@@ -21,9 +21,9 @@ class Agenda:
         """Have something done ``seconds`` from now."""
         heapq.heappush(self._heap, (time.monotonic() + seconds, next(self._numbers), action))
 
-    def run(self, *, until: Callable[[], bool]) -> None:
-        """Do what is due, in order, until ``until`` says so or nothing is left to do."""
-        while self._heap and not until():
+    def run(self) -> None:
+        """Do what is due, in order, until nothing is left to do."""
+        while self._heap:
             due, _, action = self._heap[0]
             left = due - time.monotonic()
             if left > 0:
