@@ -213,8 +213,9 @@ class Supervisor:
                     self._see_off(child)
                 going = [child for child in going if child.process is not None]
         self._selector.close()
+        waker, self._waker = self._waker, -1  # a late signal must not write to a number that is reused
         os.close(self._wake)
-        os.close(self._waker)
+        os.close(waker)
 
     def _see_off(self, child: _Child) -> None:
         """Look after a child that was asked to stop: reap it, hurry it, kill it."""

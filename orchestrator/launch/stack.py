@@ -68,6 +68,12 @@ def manage_command() -> tuple[str, ...]:
     return (sys.executable, "-m", "django")
 
 
+def project_directory() -> Path:
+    """Return where the project's packages are imported from."""
+    script = Path(sys.argv[0])
+    return script.absolute().parent if script.name == "manage.py" else Path.cwd()
+
+
 def programs(selected: tuple[str, ...], plan: Plan, watchdog: Watchdog, env: Mapping[str, str]) -> list[Program]:
     """Return the selected programs, in start order."""
     argv = {

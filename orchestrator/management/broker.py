@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import CommandError
+from django.core.management.base import BaseCommand, CommandError
 
 from orchestrator.celery import get_app
 
@@ -39,3 +39,12 @@ def broker_problem(app: Any, *, timeout: float = 3.0) -> str:
         except Exception as error:  # whatever the transport's client raises, the broker is not usable
             return f"The broker {connection.as_uri()} cannot be reached: {error or type(error).__name__}"
     return ""
+
+
+class BrokerCommand(BaseCommand):
+    """A command that cannot do anything without a broker: says so before system checks talk about its consequences."""
+
+    def execute(self, *args: Any, **options: Any) -> str | None:
+        """Run, or refuse with a CommandError."""
+        app_with_broker()
+        return super().execute(*args, **options)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import CommandParser
 
-from orchestrator.management.broker import app_with_broker
+from orchestrator.celery import get_app
+from orchestrator.management.broker import BrokerCommand
 from orchestrator.management.options import LEVELS
 
 
-class Command(BaseCommand):
+class Command(BrokerCommand):
     """Celery's beat on the schedules in the database."""
 
     help = "Run the scheduler: sends the tasks whose time has come, as the schedules in the database say."
@@ -29,7 +30,7 @@ class Command(BaseCommand):
         parser.add_argument("--quiet", "-q", action="store_true", help="Print no banner.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        app = app_with_broker()
+        app = get_app()
         beat = app.Beat(
             max_interval=options["max_interval"],
             loglevel=options["loglevel"],

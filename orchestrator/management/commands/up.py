@@ -25,7 +25,7 @@ from orchestrator.launch.lock import FileLock
 from orchestrator.launch.paths import embedded_broker_url, unusable
 from orchestrator.launch.ports import LOOPBACK, free_port, is_free
 from orchestrator.launch.processes import Supervisor
-from orchestrator.launch.stack import NAMES, Plan, broker_program, manage_command, programs, select
+from orchestrator.launch.stack import NAMES, Plan, broker_program, manage_command, programs, project_directory, select
 from orchestrator.launch.watchdog import Watchdog
 from orchestrator.management.broker import broker_problem
 from orchestrator.management.first_start import describe_database, first_admin, prepare_database
@@ -117,10 +117,13 @@ class Command(BaseCommand):
             "Database": describe_database(),
         }
         if password:
-            banner.facts["Log in"] = f"{name} / {password}   (made for you and shown only now)"
+            banner.facts["Log in"] = (
+                f"{name} / {password}   (shown only now; another one: manage.py changepassword {name})"
+            )
         banner.notes = notes
-        with _handlers(supervisor):
-            supervisor.run(banner.tick)
+        # Until the very end: an impatient user must not interrupt the clean-up.
+        _on_signals(supervisor.request_stop)
+        supervisor.run(banner.tick)
         console.say("stopped")
 
     def _broker(self, data_dir: Path, watchdog: Watchdog) -> EmbeddedBroker | None:
@@ -136,7 +139,10 @@ class Command(BaseCommand):
                 )
             return None
         broker = EmbeddedBroker(data_dir, watchdog=watchdog)
-        url = broker.start()
+        try:
+            url = broker.start()
+        except OSError as error:
+            raise unusable(data_dir, error) from error
         # For the checks that follow in this process; the children get it by their environment.
         settings.CELERY_BROKER_URL = url
         app.conf.update(broker_url=url)
@@ -213,7 +219,7 @@ def _plan(selected: tuple[str, ...], options: dict[str, Any]) -> tuple[Plan, lis
     plan = Plan(
         manage=manage_command(),
         wsgi=wsgi,
-        directory=Path.cwd(),
+        directory=project_directory(),
         host=host,
         port=ports["web"],
         flower_port=ports["flower"],
@@ -247,21 +253,14 @@ def _interruptible() -> Iterator[None]:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    with _signals(interrupt, signal.SIGTERM, signal.SIGHUP):
-        yield
-
-
-@contextmanager
-def _handlers(supervisor: Supervisor) -> Iterator[None]:
-    with _signals(supervisor.request_stop, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        yield
-
-
-@contextmanager
-def _signals(handler: Callable[..., None], *numbers: signal.Signals) -> Iterator[None]:
-    before = {number: signal.signal(number, handler) for number in numbers}
+    before = _on_signals(interrupt)
     try:
         yield
     finally:
-        for number, old in before.items():
-            signal.signal(number, old)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _on_signals(handler: Callable[..., None]) -> dict[signal.Signals, Any]:
+    """Install a handler for everything that asks for an end; return what was there before."""
+    return {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}

@@ -8,15 +8,16 @@ from typing import Any
 
 from celery.exceptions import SecurityWarning
 from celery.utils.nodenames import default_nodename, host_format
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import CommandParser
 
-from orchestrator.management.broker import app_with_broker
+from orchestrator.celery import get_app
+from orchestrator.management.broker import BrokerCommand
 from orchestrator.management.options import LEVELS, names, positive
 
 POOLS = ("prefork", "solo", "threads")
 
 
-class Command(BaseCommand):
+class Command(BrokerCommand):
     """Celery's worker with the project's app and settings."""
 
     help = "Run a worker: takes tasks from the broker and executes them. SIGTERM lets running tasks finish first."
@@ -43,7 +44,7 @@ class Command(BaseCommand):
         parser.add_argument("--quiet", "-q", action="store_true", help="Print no banner.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        app = app_with_broker()
+        app = get_app()
         # It advises an option that only Celery's own command has. What makes root dangerous, pickled
         # messages, is refused in any case.
         warnings.filterwarnings("ignore", category=SecurityWarning)
