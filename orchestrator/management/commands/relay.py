@@ -20,7 +20,7 @@ from orchestrator.celery import get_app
 from orchestrator.contracts.errors import ConfigurationError, StoreUnavailable
 from orchestrator.deadletters import services
 from orchestrator.deadletters.drain import Drain, source
-from orchestrator.runs import spool
+from orchestrator.runs import retention, spool
 from orchestrator.stores.redis.presence import SHOW_EVERY, Presence
 
 logger = logging.getLogger("orchestrator.relay")
@@ -156,7 +156,8 @@ class Command(BaseCommand):
             write_results = _results()
             while write_results():
                 pass
-            resumed, pruned = services.resume_interrupted(), services.prune()
+            resumed = services.resume_interrupted()
+            pruned = services.prune() + retention.prune()
         except AWAY as error:
             raise CommandError(f"The relay could not finish; nothing is lost. {error}") from error
         self.stdout.write(f"filed {filed}, resumed {resumed}, pruned {pruned}")
@@ -187,7 +188,8 @@ def _run(drain: Drain, batch: int, show: Callable[[], int]) -> None:
         letters,
         Duty("Results", _results()),
         Duty("Redrives", services.resume_interrupted, every=RESUME_EVERY),
-        Duty("Retention", services.prune, every=PRUNE_EVERY),
+        Duty("Retention of letters", services.prune, every=PRUNE_EVERY),
+        Duty("Retention of results", retention.prune, every=PRUNE_EVERY),
         Duty("Sign of life", show, every=SHOW_EVERY),
     )
     logger.info("Relay ready.")
