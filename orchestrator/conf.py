@@ -102,7 +102,9 @@ def parse(raw: Mapping[str, Any]) -> Settings:
     for name in ("closed_letters_days", "open_letters_days", "results_days"):
         value = getattr(parsed, name)
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-            raise InvalidOption(f"ORCHESTRATOR[{name.upper()!r}] = {value!r}: give whole days, 1 or more, or None to keep for ever.")
+            raise InvalidOption(
+                f"ORCHESTRATOR[{name.upper()!r}] = {value!r}: give whole days, 1 or more, or None to keep for ever."
+            )
     for name in ("app", "key_prefix", "letterbox", "state_url", "flower_url", "metrics_token"):
         value = getattr(parsed, name)
         if not isinstance(value, str) or (not value and name in ("app", "key_prefix", "letterbox")):

@@ -105,9 +105,7 @@ LOGGING = {
 # --- Celery -----------------------------------------------------------------
 
 CELERY_BROKER_URL = (
-    env.str("ORCHESTRATOR_BROKER_URL", default="")
-    or env.str("REDIS_URL", default="")
-    or embedded_broker_url(DATA_DIR)
+    env.str("ORCHESTRATOR_BROKER_URL", default="") or env.str("REDIS_URL", default="") or embedded_broker_url(DATA_DIR)
 )
 CELERY_TIMEZONE = TIME_ZONE
 # One module a field of business; an app with a plain ``tasks.py`` is found without being named here.

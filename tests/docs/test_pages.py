@@ -217,7 +217,7 @@ def test_readme_commands_are_the_ones_that_ci_runs() -> None:
     (install_and_test,) = [line for line in lines if line.endswith("pytest") and line.startswith("python3")]
     venv, pip, test = install_and_test.split(" && ")
     assert venv in ci
-    assert pip.replace("install -e", "install -q -e") in ci
+    assert pip.replace("install -e", "install -qq -e") in ci
     assert test == ".venv/bin/python -m pytest"
     assert "python=.venv/bin/python" in ci
     assert '"$python" -m pytest' in ci
@@ -244,8 +244,8 @@ def test_extras_named_in_the_readme_exist() -> None:
 def test_readme_task_block_declares_tasks(tmp_path: Any) -> None:
     """The block is a module that imports, except for its last line, which wants a broker."""
     (block,) = [block.text for block in README.blocks("python") if "charge.delay_on_commit" in block.text]
-    declarations, _, call = block.partition("\ncharge.delay_on_commit")
-    assert call.count("\n") == 1
+    declarations, _, call = block.partition("\n# Returns the id")
+    assert call.count("\n") == 2
     (tmp_path / "readme_tasks.py").write_text(declarations)
     code = (
         "import django; django.setup()\n"
@@ -278,6 +278,32 @@ def test_production_page_names_what_compose_reads() -> None:
     assert set(read) <= set(named)
     required = set(re.findall(r"(?<!\$)\$\{(\w+):\?", text))
     assert set(named[: len(required)]) == required
+
+
+def test_lock_is_of_this_project_file() -> None:
+    """Whoever changes a dependency locks again: same requirements here and there."""
+    import tomllib
+
+    from packaging.requirements import Requirement
+
+    def key(name: str, specifier: str, marker: str, extras: Any) -> tuple[Any, ...]:
+        return (name.lower(), ",".join(sorted(specifier.split(","))), marker.replace('"', "'"), tuple(sorted(extras)))
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = set()
+    groups = {"": project["dependencies"], **project["optional-dependencies"]}
+    for text in (text for group in groups.values() for text in group):
+        one = Requirement(text)
+        if one.name != project["name"]:
+            declared.add(key(one.name, str(one.specifier), "", one.extras))
+    lock = tomllib.loads((ROOT / "uv.lock").read_text())
+    (own,) = [package for package in lock["package"] if package["name"] == project["name"]]
+    locked = {
+        key(one["name"], one.get("specifier", ""), "", one.get("extras", ()))
+        for one in own["metadata"]["requires-dist"]
+        if one["name"] != project["name"]
+    }
+    assert locked == declared, "run 'uv lock'"
 
 
 def test_changelog_has_this_version() -> None:
