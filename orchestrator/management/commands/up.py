@@ -74,7 +74,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         began = time.monotonic()
         try:
-            with ExitStack() as stack, _interruptible():
+            with _interruptible(), ExitStack() as stack:
                 self._run(stack, began, options)
         except OrchestratorError as error:
             raise CommandError(str(error)) from error
@@ -117,9 +117,7 @@ class Command(BaseCommand):
             "Database": describe_database(),
         }
         if password:
-            banner.facts["Log in"] = (
-                f"{name} / {password}   (shown only now; another one: manage.py changepassword {name})"
-            )
+            banner.facts["Log in"] = f"{name} / {password}   (shown only now; 'manage.py changepassword' makes another)"
         banner.notes = notes
         # Until the very end: an impatient user must not interrupt the clean-up.
         _on_signals(supervisor.request_stop)
