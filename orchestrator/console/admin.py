@@ -39,21 +39,21 @@ class LinkedTaskResultAdmin(TaskResultAdmin):
 class LinkedPeriodicTaskAdmin(PeriodicTaskAdmin):
     """A schedule with how its last run ended."""
 
-    list_display = (*PeriodicTaskAdmin.list_display, "last_result")
-
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """Fetch the last result with each row."""
         found: QuerySet[Any] = super().get_queryset(request)
         return links.with_last_result(found)
 
-    @admin.display(description="last result")
-    def last_result(self, task: PeriodicTask) -> SafeString | str:
-        """Return the state of the latest result as a link."""
+    @admin.display(description="last run", ordering="last_run_at")
+    def last(self, task: PeriodicTask) -> SafeString | str:
+        """Return when it ran last, with the state of its latest result below as a link."""
+        when = super().last(task)
         if not task.last_result_id:
-            return "-"
+            return when
         url = reverse("admin:django_celery_results_taskresult_change", args=[task.last_result_id])
         state = task.last_result_state
-        return format_html('<a href="{}"><span class="orchestrator-badge is-{}">{}</span></a>', url, state, state)
+        badge = format_html('<span class="orchestrator-badge is-{}">{}</span>', state, state)
+        return format_html('{}<a class="orchestrator-below" href="{}">{}</a>', when, url, badge)
 
 
 admin.site.unregister(DeadLetter)

@@ -127,6 +127,8 @@ class BulkPages(Rights):
             **self._common(request, f"{verb.capitalize()} {_letters(count)}?"),
             "verb": verb,
             "count": count,
+            # As text: a site that writes thousands with separators must not write them into a form.
+            "expected": str(count),
             "closed": len(asked.ids) - count if asked.ids else 0,
             "words": f"The {_letters(len(asked.ids))} that you selected" if asked.ids else _capital(chosen.describe()),
             "sample": rows.order_by("died_at").defer("payload", "edited_payload", "traceback")[:SAMPLE],
@@ -142,16 +144,17 @@ class BulkPages(Rights):
         verbed = "redriven" if verb == "redrive" else "discarded"
         query = {name: value for name, value in chosen.to_mapping().items() if name != "ids"}
         problems = [*report.failed, *report.skipped]
+        left = chosen.queryset().count()
         context = {
             **self._common(request, f"{_letters(len(report.done))} {verbed}"),
             "verb": verb,
             "report": report,
             "problems": problems[:PROBLEMS],
             "hidden_problems": max(0, len(problems) - PROBLEMS),
-            "left": chosen.queryset().count(),
+            "left": left,
             "go_on": f"{reverse(f'admin:orchestrator_deadletters_bulk_{verb}')}?{urlencode(query)}",
-            # A selection by id would not fit into a link, and never exceeds one request.
-            "linkable": not chosen.ids,
+            # What failed just now would fail again. A selection by id never exceeds one request.
+            "more": left > len(report.failed) and not chosen.ids,
         }
         return TemplateResponse(request, f"{TEMPLATES}/report.html", context)
 

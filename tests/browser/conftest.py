@@ -18,6 +18,8 @@ OPTIONS = (
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",
+    # Containers often have a tiny /dev/shm, and a page then dies half-way.
+    "--disable-dev-shm-usage",
     "--no-first-run",
     "--disable-background-networking",
     "--disable-component-update",

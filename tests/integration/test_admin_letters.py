@@ -486,6 +486,7 @@ def test_more_than_one_request_can_do_is_said_and_continued(verb: str, monkeypat
     assert "acts on 2 letters at a time" in page.content.decode()
     first = confirm(client, verb, page, reason="because")
     assert (len(first.context["report"].done), first.context["left"]) == (2, 1)
+    assert "Go on with the 1 left" in first.content.decode()
     second = client.get(first.context["go_on"])
     assert second.context["count"] == 1
     assert len(confirm(client, verb, second, reason="because").context["report"].done) == 1
@@ -499,6 +500,7 @@ def test_what_could_not_be_done_is_listed_with_its_reason() -> None:
     page = report.content.decode()
     assert str(gone.pk) in page
     assert "shop.gone" in page
+    assert "Go on" not in page
     assert reload(fine).state == State.REDRIVEN
     assert reload(gone).state == State.OPEN
 
