@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from django.contrib import admin, messages
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
@@ -80,6 +81,8 @@ class BulkPages(Rights):
         }
         return TemplateResponse(request, f"{TEMPLATES}/groups.html", context)
 
+    # A redrive commits its steps one by one, whatever ATOMIC_REQUESTS says.
+    @transaction.non_atomic_requests
     def bulk_redrive_view(self, request: HttpRequest) -> HttpResponse:
         """GET: the confirm page for a filter; POST: redrive."""
         return self._bulk(request, "redrive")

@@ -11,6 +11,7 @@ from django import forms
 from django.contrib import messages
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
@@ -93,6 +94,8 @@ class LetterPages(Rights):
             "open": letter.state == State.OPEN,
         }
 
+    # A redrive commits its steps one by one, whatever ATOMIC_REQUESTS says.
+    @transaction.non_atomic_requests
     def redrive_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """POST: redrive one letter as it is."""
         self.demand(request, "redrive")
@@ -109,6 +112,7 @@ class LetterPages(Rights):
             messages.success(request, f"Redriven: {letter.task} runs again as {new_id}.")
         return _back(letter)
 
+    @transaction.non_atomic_requests
     def edit_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Show the arguments as JSON; POST: redrive with what was made of them."""
         self.demand(request, "edit")
@@ -134,6 +138,9 @@ class LetterPages(Rights):
         except AlreadyClosed as error:
             _refused(request, error)
         except OrchestratorError as error:
+            if getattr(error, "maybe_sent", False):
+                _refused(request, error)
+                return _back(letter)
             # The text that was typed stays in the form, so nothing has to be typed twice.
             form.add_error(None, f"{error} Nothing was changed.")
             return self._edit_page(request, letter, form)

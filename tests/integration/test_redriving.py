@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from django.contrib.auth import get_user_model
 from django.db import connection, transaction
+from django.test import Client
+from django.urls import reverse
 from django.utils import timezone
 
 from orchestrator.audit.models import AuditEntry
@@ -227,6 +229,19 @@ def test_inside_a_transaction_a_redrive_is_refused(broker: Broker) -> None:
         services.redrive(row.pk)
     assert again(row).state == State.OPEN
     assert published(broker) == []
+
+
+def test_the_admin_redrives_under_atomic_requests(
+    broker: Broker, admin_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
+    one, other, third = dead_letter("succeed"), dead_letter("succeed"), dead_letter("succeed")
+    edited = {"args": '["succeed"]', "kwargs": '{"value": 2}'}
+    bulk = {"filter": json.dumps({"ids": [str(third.pk)]}), "expected": "1"}
+    admin_client.post(reverse("admin:orchestrator_deadletters_redrive", args=[one.pk]))
+    admin_client.post(reverse("admin:orchestrator_deadletters_edit", args=[other.pk]), edited)
+    admin_client.post(reverse("admin:orchestrator_deadletters_bulk_redrive"), bulk)
+    assert [again(row).state for row in (one, other, third)] == [State.REDRIVEN] * 3
 
 
 def test_of_many_clicks_at_once_one_publishes(broker: Broker) -> None:
