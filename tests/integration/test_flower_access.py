@@ -26,7 +26,15 @@ READING = (Right.VIEW, Right.LETTERS)
 
 @pytest.fixture(scope="module")
 def flower(django_db_setup):
-    with Flower(env={"ORCHESTRATOR_METRICS_TOKEN": TOKEN, "FLOWER_UNAUTHENTICATED_API": "true"}) as process:
+    # Flower's own ways of logging in are all set, and must change nothing.
+    env = {
+        "ORCHESTRATOR_METRICS_TOKEN": TOKEN,
+        "FLOWER_UNAUTHENTICATED_API": "true",
+        "FLOWER_BASIC_AUTH": "monitor:known",
+        "FLOWER_AUTH": ".*",
+        "FLOWER_AUTH_PROVIDER": "flower.views.auth.GithubLoginHandler",
+    }
+    with Flower(env=env) as process:
         yield process
 
 
@@ -96,6 +104,13 @@ def test_letters_need_their_own_permission(visitor):
         assert someone.get(path).status == 403
     # Flower knows nothing of this task: it must not betray the letter by a redirect either.
     assert someone.get(f"/task/{letter.task_id}").status == 404
+
+
+def test_basic_auth_opens_nothing(visitor):
+    known = {"Authorization": "Basic bW9uaXRvcjprbm93bg=="}
+    assert visitor().get("/", known).status == 302
+    assert visitor().get("/api/workers", known).status == 401
+    assert visitor().post("/api/worker/shutdown/celery@nowhere", "", headers=known).status == 403
 
 
 def test_health_is_open_and_says_nothing(visitor):
