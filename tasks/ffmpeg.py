@@ -53,7 +53,7 @@ def run(arguments: Sequence[str | Path], on_time: Callable[[float], None] | None
 
     Args:
         arguments: Inputs, options and output; an existing output is overwritten.
-        on_time: Called a few times a second with the seconds of output written so far.
+        on_time: Called a few times a second with the seconds of output written so far; they only grow.
 
     Raises:
         FfmpegFailed: it ended with an error.
@@ -61,14 +61,18 @@ def run(arguments: Sequence[str | Path], on_time: Callable[[float], None] | None
     """
     command = [program(), "-nostdin", "-hide_banner", "-loglevel", "error", "-y"]
     command += ["-stats_period", "0.2", "-progress", "pipe:1", *map(str, arguments)]
+    furthest = 0.0
     # Errors go to a file: a full pipe that nobody reads would stop ffmpeg.
     with tempfile.TemporaryFile() as errors, _start(command, errors.fileno()) as process:
         try:
             assert process.stdout is not None  # noqa: S101
             for line in process.stdout:
                 key, _, value = line.decode("ascii", "replace").strip().partition("=")
-                if on_time is not None and key == "out_time_us" and value.isdigit():
-                    on_time(int(value) / 1e6)
+                # ffmpeg names the furthest of sound and picture while both flow, then the
+                # one that is left: without the comparison, progress would go backwards.
+                if on_time is not None and key == "out_time_us" and value.isdigit() and int(value) / 1e6 > furthest:
+                    furthest = int(value) / 1e6
+                    on_time(furthest)
             code = process.wait()
         finally:
             # Also on a soft time limit or a worker's stop, both of which arrive as
