@@ -30,6 +30,9 @@ DEFAULTS: dict[str, Any] = {
     # Retention of results is ours (``manage.py relay`` prunes), not a beat entry's.
     "result_expires": None,
     "broker_connection_retry_on_startup": True,
+    # A frozen broker must not freeze a web request for ever. The read timeout is far above the second
+    # for which a worker's blocking read waits.
+    "broker_transport_options": {"socket_connect_timeout": 2, "socket_timeout": 5, "socket_keepalive": True},
     "worker_cancel_long_running_tasks_on_connection_loss": False,
     "worker_consumer": "orchestrator.engine.consumer:OrchestratedConsumer",
     "beat_scheduler": "django_celery_beat.schedulers:DatabaseScheduler",

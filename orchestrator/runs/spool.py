@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections import deque
 from functools import cache
 from typing import Any, Protocol
 
@@ -54,30 +55,50 @@ def waiting() -> int:
     return _stream().size()
 
 
-def source() -> StreamSource:
-    """Return a reader of the spool; one a relay."""
-    return StreamSource(_stream())
+class Drain:
+    """Moves spooled records into the database, in their order. One object a relay."""
 
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self._source = StreamSource(_stream())
+        #: Taken, but not written: the database was away.
+        self._held: deque[tuple[str, bytes]] = deque()
 
-def drain_results(reader: StreamSource, writer: Writer, limit: int = 200) -> int:
-    """Move spooled records into the database, in their order.
+    def __call__(self, limit: int = 200) -> int:
+        """Write up to ``limit`` records.
 
-    Returns:
-        how many were moved.
-    Raises:
-        OperationalError, InterfaceError: the database is still down; nothing is lost.
-        StoreUnavailable: Redis cannot be asked.
-    """
-    moved = 0
-    for receipt, raw in reader.take(limit, 0):
+        Returns:
+            how many were handled.
+        Raises:
+            OperationalError, InterfaceError: the database is away; nothing is lost, call again.
+            StoreUnavailable: Redis cannot be asked.
+        """
+        if not self._held:
+            self._held.extend(self._source.take(limit, 0))
+        handled = 0
+        while self._held:
+            receipt, raw = self._held[0]
+            if self._write(receipt, raw):
+                self._source.settle([receipt])
+                handled += 1
+            self._held.popleft()
+        return handled
+
+    def close(self) -> None:
+        """Leave the stream; what is held goes to another relay.
+
+        Raises:
+            StoreUnavailable: Redis cannot be asked; the name is forgotten later.
+        """
+        self._source.close()
+
+    def _write(self, receipt: str, raw: bytes) -> bool:
         try:
-            writer.write_spooled(json.loads(raw))
+            self._writer.write_spooled(json.loads(raw))
         except DATABASE_DOWN:
             raise
         except Exception:
             # It stays in the stream and is tried again: a bug of ours must not lose a result.
             logger.exception("A spooled result could not be written; it stays in the stream as %s", receipt)
-            continue
-        reader.settle([receipt])
-        moved += 1
-    return moved
+            return False
+        return True

@@ -53,17 +53,16 @@ class _Away:
 
 def test_an_end_waits_in_redis_while_the_database_is_away(backend: ResultBackend) -> None:
     """The result is written later, by whoever drains the spool; a mere STARTED is let go."""
+    drain = spool.Drain(backend)
+    drain()
     with connection.execute_wrapper(_Away()):
         backend.store_result("a", {"pid": 1}, states.STARTED)
         backend.store_result("a", 7, states.SUCCESS)
         assert spool.waiting() == 1
         with pytest.raises(OperationalError):
-            spool.drain_results(spool.source(), backend)
+            drain()
     assert spool.waiting() == 1
-    reader = spool.source()
-    reader.reclaim_seconds = 0.0
-    moved = sum(spool.drain_results(reader, backend) for _ in range(3))
-    assert (moved, spool.waiting()) == (1, 0)
+    assert (drain(), spool.waiting()) == (1, 0)
     assert _state("a") == states.SUCCESS
     assert TaskResult.objects.get(task_id="a").result == "7"
 
@@ -73,8 +72,8 @@ def test_a_spooled_end_does_not_hide_a_later_one(backend: ResultBackend) -> None
     with connection.execute_wrapper(_Away()):
         backend.store_result("a", ValueError("x"), states.FAILURE)
     backend.store_result("a", 2, states.SUCCESS)
-    reader = spool.source()
-    assert sum(spool.drain_results(reader, backend) for _ in range(2)) == 1
+    drain = spool.Drain(backend)
+    assert drain() + drain() == 1
     assert _state("a") == states.SUCCESS
 
 

@@ -176,8 +176,7 @@ def _results() -> Callable[[], int]:
     backend = get_app().backend
     if not hasattr(backend, "write_spooled"):
         return lambda: 0  # the project keeps its results elsewhere; nothing of ours waits
-    reader = spool.source()
-    return lambda: spool.drain_results(reader, backend)
+    return spool.Drain(backend)
 
 
 def _run(drain: Drain, batch: int, show: Callable[[], int]) -> None:
