@@ -1,8 +1,8 @@
 """Makes sure that no process outlives the one that started it, even when that one is SIGKILLed.
 
 Run as a script it is the watchdog itself: a tiny process that reads on standard
-input which process groups exist and, once its parent is gone, ends them. Imported,
-it gives :class:`Watchdog`, the parent's end of that pipe.
+input which process groups exist and, once its parent is gone, ends them; or the
+first moments of a child. Imported, it gives :class:`Watchdog`, the parent's end.
 
 Two lines of defence, because each has a hole. The kernel's parent-death signal is
 immediate but reaches only direct children, only on Linux, and fires when the
@@ -14,14 +14,16 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -61,14 +63,13 @@ class Watchdog:
             OSError: the program cannot be started.
         """
         child = subprocess.Popen(
-            [str(part) for part in argv],
+            _on_leash([str(part) for part in argv], env, death_signal),
             env=dict(env) if env is not None else None,
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
             pass_fds=pass_fds,
             process_group=0,
-            preexec_fn=_death_signal(death_signal),  # noqa: PLW1509 - only a system call, see there
         )
         self._groups[child.pid] = death_signal
         self._tell(f"+{child.pid} {int(death_signal)}")
@@ -108,7 +109,7 @@ class Watchdog:
     def _start(self) -> None:
         # -I and -S: it must start at once and must not read anybody's site-packages.
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", __file__, str(os.getpid())],
+            [sys.executable, "-I", "-S", __file__, "watch", str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             start_new_session=True,
@@ -136,21 +137,26 @@ def signal_group(group: int, number: int) -> bool:
     return True
 
 
-def _death_signal(number: int) -> Callable[[], None] | None:
-    """Return what the child runs between fork and exec so that the kernel ends it with its parent."""
+def _on_leash(argv: list[str], env: Mapping[str, str] | None, death_signal: int) -> list[str]:
+    """Return the command that becomes this one after it asked the kernel to end it with its parent.
+
+    A command in between, because code that runs between fork and exec may hang if
+    this process has threads.
+    """
     if sys.platform != "linux" or threading.current_thread() is not threading.main_thread():
         # From another thread the signal would come when that thread ends; the watchdog remains.
-        return None
-    # Looked up before the fork: after it, only the system call is left to do.
-    prctl = ctypes.PyDLL(None).prctl
-    parent = os.getpid()
+        return argv
+    program = shutil.which(argv[0], path=(os.environ if env is None else env).get("PATH", os.defpath))
+    if program is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), argv[0])
+    return [sys.executable, "-I", "-S", __file__, "become", str(int(death_signal)), str(os.getpid()), program, *argv]
 
-    def apply() -> None:
-        prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
-        if os.getppid() != parent:  # the parent died before the call: no signal will come
-            os._exit(1)
 
-    return apply
+def _become(death_signal: int, parent: int, program: str, argv: list[str]) -> None:
+    """Ask for the signal, then replace this process."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, death_signal, 0, 0, 0)
+    if os.getppid() == parent:  # else it died before the call, and no signal will come
+        os.execv(program, argv)  # noqa: S606 - that is the point
 
 
 def _watch(parent: int) -> None:
@@ -199,4 +205,7 @@ def _end(groups: Mapping[int, int]) -> None:
 
 
 if __name__ == "__main__":
-    _watch(int(sys.argv[1]))
+    if sys.argv[1] == "become":
+        _become(int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], sys.argv[5:])
+    else:
+        _watch(int(sys.argv[2]))
