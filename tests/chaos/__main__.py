@@ -8,7 +8,7 @@ import os
 import random
 import sys
 
-from tests.chaos.catalogue import Orders, Report, scenarios
+from tests.chaos.catalogue import SCENARIOS, Orders, Report, scenario
 from tests.support import environment
 
 #: A chaos world's database is ours alone, because it will be stopped.
@@ -28,18 +28,17 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     if options.seconds <= 0 or (options.tasks is not None and options.tasks < 1):
         parser.error("--seconds must be above 0 and --tasks 1 or more")
+    if options.list:
+        print("\n".join(SCENARIOS))
+        return 0
+    if unknown := [name for name in options.names if name not in SCENARIOS]:
+        parser.error(f"no scenario {', '.join(unknown)}; there are: {', '.join(SCENARIOS)}")
     os.environ["TEST_DATABASE"] = options.database
     environment.standalone(own_database=True)
-    known = scenarios()
-    if options.list:
-        print("\n".join(known))
-        return 0
-    if unknown := [name for name in options.names if name not in known]:
-        parser.error(f"no scenario {', '.join(unknown)}; there are: {', '.join(known)}")
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
     failed = False
-    for name in options.names or known:
-        report = known[name](Orders(seed, options.seconds, options.tasks))
+    for name in options.names or SCENARIOS:
+        report = scenario(name)(Orders(seed, options.seconds, options.tasks))
         failed |= not report.ok
         print(json.dumps(report.to_json()) if options.json else _table(report), flush=True)
     return 1 if failed else 0

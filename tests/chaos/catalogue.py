@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 
@@ -58,8 +59,15 @@ class Report:
         return {**{name: getattr(self, name) for name in names}, **self.more}
 
 
-def scenarios() -> dict[str, Callable[[Orders], Report]]:
-    """Return name -> function. Needs Django set up."""
-    from tests.chaos import child_kill, endings
+#: Name -> module whose ``run`` plays it. By path, since a scenario imports Django's models.
+SCENARIOS: Mapping[str, str] = {
+    "endings": "tests.chaos.endings",
+    "child_kill": "tests.chaos.child_kill",
+    "redrive": "tests.chaos.redrive",
+}
 
-    return {"endings": endings.run, "child_kill": child_kill.run}
+
+def scenario(name: str) -> Callable[[Orders], Report]:
+    """Return a scenario. Needs Django set up."""
+    run: Callable[[Orders], Report] = import_module(SCENARIOS[name]).run
+    return run

@@ -41,6 +41,11 @@ def take() -> Census:
     )
 
 
+def open_letters() -> int:
+    """Return how many letters wait for somebody."""
+    return DeadLetter.objects.filter(state=State.OPEN).count()
+
+
 def leftovers() -> dict[str, int]:
     """Return what is not at its end yet, by kind; empty once everything is."""
     client = environment.world().broker.client

@@ -1,0 +1,55 @@
+"""The program that measures says what was asked; what it measures is no test's business."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.benchmarks.catalogue import Result
+from tests.support import environment
+from tests.support.process import ROOT
+
+
+def benchmarks(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the program outside of this test run's world."""
+    return subprocess.run(
+        [sys.executable, "-m", "tests.benchmarks", *arguments],
+        cwd=ROOT,
+        env=environment.outside(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.timeout(400)
+def test_overhead_prints_one_object() -> None:
+    """One run is enough to show the form."""
+    done = benchmarks("overhead", "--runs", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    report = json.loads(line)
+    assert list(report)[:8] == ["name", "ours", "peer", "ratio", "min", "max", "runs", "unit"]
+    assert report["name"] == "overhead"
+    assert report["runs"] == 1
+    # Not a measurement, a check that both sides did work: nobody handles a task in 100 µs here.
+    assert min(report["ours"], report["peer"]) > 100
+    assert report["ratio"] == report["min"] == report["max"]
+
+
+def test_names_are_listed_and_unknown_ones_refused() -> None:
+    """``--list`` prints one name a line; an unknown name is told which there are."""
+    assert benchmarks("--list").stdout.split() == ["overhead"]
+    refused = benchmarks("overhed")
+    assert refused.returncode == 2
+    assert "no benchmark overhed; there are: overhead" in refused.stderr
+
+
+def test_a_result_is_the_median_of_ratios_not_the_ratio_of_medians() -> None:
+    """Pairs are compared with each other, because both were measured in the same weather."""
+    result = Result.of_pairs("x", [(10, 10), (30, 20), (500, 400)], "us", extra=1)
+    assert (result.ours, result.peer, result.ratio, result.min, result.max, result.runs) == (30, 20, 1.25, 1.0, 1.5, 3)
+    assert result.to_json()["extra"] == 1

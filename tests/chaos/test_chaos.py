@@ -1,0 +1,91 @@
+"""Every scenario, through its one door, in a world of its own; small but for the one the promise names."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tests.support import environment
+from tests.support.process import ROOT
+
+pytestmark = pytest.mark.timeout(900)
+FIELDS = ["name", "seed", "asked", "took_effect", "lost", "doubled", "leaked", "recovery_s"]
+
+
+def chaos(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the program outside of this test run's world."""
+    return subprocess.run(
+        [sys.executable, "-m", "tests.chaos", *arguments],
+        cwd=ROOT,
+        env=environment.outside(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def play(name: str, *arguments: str) -> dict[str, Any]:
+    """Play one scenario and return its report, which must be clean."""
+    done = chaos(name, "--json", *arguments)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 1, done.stdout + done.stderr
+    report: dict[str, Any] = json.loads(lines[0])
+    assert list(report)[: len(FIELDS)] == FIELDS
+    assert report["name"] == name
+    assert (report["lost"], report["doubled"], report["leaked"]) == (0, 0, 0), report
+    assert done.returncode == 0, done.stderr
+    return report
+
+
+def test_every_ending_in_any_order_ends_as_the_table_says() -> None:
+    """A round of the zoo in an order that chance picks."""
+    report = play("endings", "--seed", "11", "--seconds", "1", "--database", "sqlite")
+    assert report["asked"] >= 24
+    assert "wrong" not in report
+
+
+def test_500_tasks_end_once_each_while_everything_but_workers_and_broker_dies() -> None:
+    """SIGKILL to pool children, relay and web process, PostgreSQL stopped and started, at random moments."""
+    report = play("child_kill", "--seed", "7", "--seconds", "25", "--tasks", "500")
+    assert report["database"] == "postgresql"
+    assert report["asked"] >= 500
+    assert report["succeeded"] + report["dead_letters"] == report["asked"]
+    for kind in ("children_killed", "relay_killed", "web_killed", "database_outages"):
+        assert report[kind] > 0, report
+
+
+def test_tasks_end_once_each_while_sqlite_is_held() -> None:
+    """The same in small with the database that needs no server."""
+    report = play("child_kill", "--seed", "8", "--seconds", "12", "--tasks", "100", "--database", "sqlite")
+    assert report["database"] == "sqlite"
+    assert report["succeeded"] + report["dead_letters"] == report["asked"]
+
+
+def test_letters_clicked_by_several_of_whom_some_die_run_once_more_each() -> None:
+    """Double clicks and a redriving process that dies half-way."""
+    report = play("redrive", "--seed", "5", "--seconds", "15", "--tasks", "60")
+    assert report["took_effect"] == report["asked"] == 60
+    assert report["clickers_killed"] > 0
+
+
+def test_a_report_that_lost_something_fails_the_program() -> None:
+    """The exit code is the gate: lost or leaked is a failure, doubled alone is not."""
+    from tests.chaos.catalogue import Report
+
+    fields: dict[str, Any] = {"name": "x", "seed": 1, "asked": 2, "took_effect": 1, "recovery_s": 0.1}
+    assert Report(**fields, lost=0, doubled=1, leaked=0).ok
+    assert not Report(**fields, lost=1, doubled=0, leaked=0).ok
+    assert not Report(**fields, lost=0, doubled=0, leaked=1).ok
+
+
+def test_names_are_listed_and_unknown_ones_refused() -> None:
+    """``--list`` prints one name a line; an unknown name is told which there are."""
+    listed = chaos("--list")
+    assert listed.stdout.split() == ["endings", "child_kill", "redrive"]
+    refused = chaos("child_kil")
+    assert refused.returncode == 2
+    assert "no scenario child_kil; there are: endings, child_kill, redrive" in refused.stderr
