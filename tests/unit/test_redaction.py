@@ -66,7 +66,7 @@ def test_an_error_leaves_the_body_without_the_secret(secret: str, form: str) -> 
     attempt = Attempt("a", Task, "t", (1, secret), {}, 0, {})
     told = form.format(secret, secret)
     inner = KeyError(told)
-    raised = ValueError(told)
+    raised = ValueError(told, {"charged": [told]})
     raised.detail = told  # type: ignore[attr-defined]
     raised.add_note(told)
 
@@ -79,7 +79,7 @@ def test_an_error_leaves_the_body_without_the_secret(secret: str, form: str) -> 
     with pytest.raises(ValueError) as caught:
         redaction().on_execute(attempt, body)
     assert caught.value is raised
-    told_in = [str(raised), raised.detail, *raised.__notes__, str(inner)]  # type: ignore[attr-defined]
+    told_in = [*map(str, raised.args), raised.detail, *raised.__notes__, str(inner)]  # type: ignore[attr-defined]
     assert all(secret not in text and repr(secret)[1:-1] not in text for text in told_in)
     assert all(MASK in text for text in told_in)
 
