@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -36,6 +37,9 @@ class OrchestratedConsumer(Consumer):  # type: ignore[misc]  # Celery's Consumer
         super().__init__(*args, **kwargs)
         refuse_limits_nobody_keeps(self.app, self.pool)
         trace.LOG_SUCCESS = LOG_SUCCESS
+        if self.pool is not None:
+            # The pool, made but not started, would fall back to the settings' limits where a request has none.
+            self.pool.options.update(timeout=None, soft_timeout=None)
         self.timer.call_repeatedly(holding.EVERY, holding.retry)
 
     def update_strategies(self) -> None:
@@ -43,7 +47,8 @@ class OrchestratedConsumer(Consumer):  # type: ignore[misc]  # Celery's Consumer
         for task in self.app.tasks.values():
             if task.Request in ("celery.worker.request:Request", StockRequest):
                 type(task).Request = OrchestratedRequest
-        super().update_strategies()
+        with _without_limits(self.app.tasks.values()):
+            super().update_strategies()
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
         """Refuse bodies of the wrong shape first: Celery drops some of them and dies of others."""
@@ -126,6 +131,22 @@ class OrchestratedConsumer(Consumer):  # type: ignore[misc]  # Celery's Consumer
         logger.error("Message %s[%s] went to the inbox as %s: %s", name, task_id, reason.value, type(error).__name__)
         message.reject_log_error(logger, self.connection_errors)
         report()
+
+
+@contextmanager
+def _without_limits(tasks: Iterable[Any]) -> Iterator[None]:
+    """Hide the tasks' limits while Celery makes its request classes.
+
+    They would fall back to those limits even where :mod:`orchestrator.engine.limits` says none.
+    """
+    kept = [(task, task.time_limit, task.soft_time_limit) for task in tasks]
+    for task, _, _ in kept:
+        task.time_limit = task.soft_time_limit = None
+    try:
+        yield
+    finally:
+        for task, hard, soft in kept:
+            task.time_limit, task.soft_time_limit = hard, soft
 
 
 def _malformed(message: Any) -> InvalidTaskError | None:

@@ -13,7 +13,7 @@ from celery.worker.request import Request
 
 from orchestrator.contracts.message import HEADER, Attempt, Letter
 from orchestrator.contracts.outcome import Outcome, Reason, Verdict
-from orchestrator.engine import letters
+from orchestrator.engine import letters, limits
 from orchestrator.engine.holding import hold
 from orchestrator.engine.settlement import outcome_of, settle, unwrap
 
@@ -31,6 +31,11 @@ class OrchestratedRequest(Request):  # type: ignore[misc]  # Celery's Request is
 
     def __init__(self, message: Any, **options: Any) -> None:
         super().__init__(message, **options)
+        hard, soft = self._request_dict.get("timelimit") or (None, None)
+        # Celery's class for this task knows no limits of its own: see consumer.update_strategies.
+        self.time_limits = limits.effective(
+            hard or self._task.time_limit, soft or self._task.soft_time_limit, self._app.conf.task_soft_time_limit
+        )
         if getattr(self._task, "sensitive", ()) and HEADER not in self._request_dict:
             # A producer without our policies sent it: its texts quote the values.
             self._argsrepr, self._kwargsrepr = self._app.reprs(self._task, self._args, self._kwargs)

@@ -14,7 +14,7 @@ from celery.app.task import Task
 from celery.exceptions import Reject
 
 from orchestrator.contracts.options import Retries, check_options, check_sensitive_names
-from orchestrator.engine import execution, redispatch
+from orchestrator.engine import execution, limits, redispatch
 
 #: Methods of Celery's Task that a declaration may replace; ``retry=`` or ``delay=`` would break the task.
 HOOKS = frozenset({"before_start", "on_success", "on_failure", "on_retry", "after_return", "on_replace", "shadow_name"})
@@ -65,6 +65,7 @@ class OrchestratedTask(redispatch.OurTask, Task):  # type: ignore[misc]  # Celer
         if declared.get("time_limit") is not None or declared.get("soft_time_limit") is not None:
             # Told apart now: Celery fills these attributes from its settings when it binds the task.
             cls.declares_limits = True
+            limits.declare(cls, declared.get("time_limit"), declared.get("soft_time_limit"))
         if cls.retries is not None and "max_retries" not in declared:
             cls.max_retries = cls.retries.limit
 

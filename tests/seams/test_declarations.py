@@ -13,6 +13,7 @@ from django.db import transaction
 from orchestrator import OrchestratedTask, Retries, task
 from orchestrator.celery import get_app
 from orchestrator.contracts.errors import InvalidOption, UnknownOption
+from orchestrator.engine import limits
 from orchestrator.engine.redispatch import OurTask
 from tests.support import zoo
 
@@ -40,6 +41,7 @@ def test_an_unknown_option_is_refused_with_the_nearest_name() -> None:
         ({"retries": 3}, r"retries=3 must be a Retries"),
         ({"sensitive": "card"}, r"sensitive='card' must be a tuple of argument names"),
         ({"sensitive": ("crad",)}, r"'crad' for sensitive of task 't.pay', did you mean 'card'\?"),
+        ({"soft_time_limit": 9, "time_limit": 9}, r"soft_time_limit=9 must be less than time_limit=9"),
         ({"bury_expired": "yes"}, r"bury_expired='yes' must be True or False"),
     ],
 )
@@ -92,6 +94,25 @@ def test_shared_tasks_of_others_may_carry_attributes_of_their_own() -> None:
 def test_declared_retries_bound_celerys_own_retry() -> None:
     """``self.retry()`` in the body counts against the same limit."""
     assert zoo.flaky.max_retries == 2
+
+
+@pytest.mark.parametrize(
+    ("hard", "soft", "expected"),
+    [
+        (3, 1800, (3, None)),
+        (1860, 4000, (4060.0, 4000)),
+        (1860, 1800, (1860, 1800)),
+        (30, 10, (30, 10)),
+        (None, 1800, (None, 1800)),
+        (5, 0, (5, None)),
+        (None, None, (None, None)),
+    ],
+)
+def test_what_was_asked_for_beats_inherited_limits(
+    hard: float | None, soft: float | None, expected: tuple[float | None, float | None]
+) -> None:
+    """Celery starts the hard clock only after the soft limit, so the two must fit together."""
+    assert limits.effective(hard, soft, 1800) == expected
 
 
 def test_a_foreign_base_class_is_combined_with_ours() -> None:

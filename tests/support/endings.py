@@ -89,6 +89,8 @@ PREFORK_ONLY: dict[str, Callable[[], str]] = {
     "die": _call("die"),
     "soft_limit": _call("soft_limit", soft_time_limit=1, time_limit=30),
     "hard_limit": _call("hard_limit", soft_time_limit=1, time_limit=2),
+    "hard_limit_alone": _call("soft_limit", time_limit=1),
+    "declared_hard_limit": lambda: get_app().send_task("tests.support.zoo_limits.hardly", ("declared_hard_limit",)).id,
     "declared_limit": lambda: get_app().send_task("tests.support.zoo_limits.softly", ("declared_limit",)).id,
 }
 #: Endings after which the message is in the inbox.
@@ -114,6 +116,8 @@ BURIED = {
     "die": "worker_lost",
     "soft_limit": "soft_time_limit",
     "hard_limit": "time_limit",
+    "hard_limit_alone": "time_limit",
+    "declared_hard_limit": "time_limit",
     "declared_limit": "soft_time_limit",
 }
 #: An exit is a lost process under prefork, and an ordinary failure where it would be the whole worker.

@@ -13,3 +13,10 @@ def softly(key: str) -> None:
     """Run into its own soft limit."""
     far_side.record(key)
     time.sleep(60)
+
+
+@task(time_limit=1)
+def hardly(key: str) -> None:
+    """Run into a hard limit that is declared alone."""
+    far_side.record(key)
+    time.sleep(60)
