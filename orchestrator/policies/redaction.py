@@ -152,13 +152,21 @@ class Redaction(Policy):
 
 
 def cover(text: str, secrets: Iterable[str]) -> str:
-    """Return ``text`` with every secret masked, also in its escaped form."""
+    """Return ``text`` with every secret masked, also as a ``repr``, or a ``repr`` of that, shows it."""
     for secret in secrets:
-        text = text.replace(secret, MASK)
-        escaped = repr(secret)[1:-1]
-        if escaped != secret:
-            text = text.replace(escaped, MASK)
+        for form in _forms(secret):
+            text = text.replace(form, MASK)
     return text
+
+
+def _forms(secret: str) -> list[str]:
+    """Return a secret and its escaped spellings; which quote is escaped depends on the text around it."""
+    forms = {secret: None}
+    for _ in range(2):
+        for form in list(forms):
+            escaped = "".join("'" if letter == "'" else repr(letter)[1:-1] for letter in form)
+            forms.update({escaped: None, escaped.replace("'", "\\'"): None})
+    return sorted(forms, key=len, reverse=True)
 
 
 def scrub(error: BaseException, secrets: list[str]) -> None:
@@ -185,4 +193,5 @@ def _covered(argument: Any, secrets: list[str]) -> Any:
     if isinstance(argument, str):
         return cover(argument, secrets)
     text = repr(argument)
-    return cover(text, secrets) if any(secret in text for secret in secrets) else argument
+    covered = cover(text, secrets)
+    return covered if covered != text else argument

@@ -117,3 +117,17 @@ def test_a_task_that_is_not_known_here_is_still_covered_by_names() -> None:
     options = redaction().on_publish(publication, lambda sent: sent.options)
     assert "hunter2" not in options["kwargsrepr"]
     assert "'x': 1" in options["kwargsrepr"]
+
+
+@pytest.mark.parametrize("secret", ["line\nbreak", 'it\'s "quoted"', "back\\slash", "bell\x07bell", "naïve✓text"])
+def test_a_secret_inside_a_structured_error_argument_is_found_in_its_escaped_form(secret: str) -> None:
+    """Containers show their strings escaped, and an error may already quote the value once more."""
+    raised = ValueError({"charged": [secret]}, [f"told {secret!r}"])
+
+    def body(_: Attempt) -> None:
+        raise raised
+
+    with pytest.raises(ValueError):
+        redaction().on_execute(Attempt("a", Task, "t", (1, secret), {}, 0, {}), body)
+    assert str(raised.args).count(MASK) == 2
+    assert not {"break", "quoted", "slash", "bell", "text"} & set(str(raised.args).replace(MASK, "").split("'"))
