@@ -31,6 +31,12 @@ class EngineApp(Celery):  # type: ignore[misc]  # Celery is untyped
         return PolicyStack(())
 
     @cached_property
+    def inherited_soft_limit(self) -> float | None:
+        """The soft time limit of the settings, in seconds; kept, since every look-up of a setting costs."""
+        limit: float | None = self.conf.task_soft_time_limit
+        return limit
+
+    @cached_property
     def _publish(self) -> Callable[[Publication], Any]:
         return self.stack.publisher(publication.sender(super().send_task))
 

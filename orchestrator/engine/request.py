@@ -34,7 +34,7 @@ class OrchestratedRequest(Request):  # type: ignore[misc]  # Celery's Request is
         hard, soft = self._request_dict.get("timelimit") or (None, None)
         # Celery's class for this task knows no limits of its own: see consumer.update_strategies.
         self.time_limits = limits.effective(
-            hard or self._task.time_limit, soft or self._task.soft_time_limit, self._app.conf.task_soft_time_limit
+            hard or self._task.time_limit, soft or self._task.soft_time_limit, self._app.inherited_soft_limit
         )
         if getattr(self._task, "sensitive", ()) and HEADER not in self._request_dict:
             # A producer without our policies sent it: its texts quote the values.
