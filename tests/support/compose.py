@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import socket
 from pathlib import Path
@@ -20,10 +21,10 @@ def load() -> dict[str, Any]:
     return dict(yaml.safe_load(FILE.read_text()))
 
 
-def command(service: dict[str, Any]) -> list[str]:
-    """Return a service's command as an argument list, as Compose splits it."""
-    given = service["command"]
-    return shlex.split(given) if isinstance(given, str) else list(given)
+def command(service: dict[str, Any], **variables: str) -> list[str]:
+    """Return a service's command as an argument list, as Compose fills it in and splits it."""
+    filled = re.sub(r"\$\{(\w+):\?[^}]*\}", lambda found: variables[found[1]], service["command"])
+    return shlex.split(filled)
 
 
 def health_command(service: dict[str, Any]) -> list[str]:
