@@ -95,6 +95,17 @@ def test_a_killed_child_comes_back(up: Up, name: str) -> None:
     assert {child.pid for child in psutil.Process(up.pid).children()} - {after} == others - {before}
     label = "web" if name == "gunicorn" else name
     up.wait_for_log(rf"up +\| {label} was killed by SIGKILL; it starts again in")
+    # Tests come in any order: the next one may want the pages.
+    for page in ("Web", "Flower"):
+        eventually(lambda page=page: answers(up.url(page)), 60, f"{page} answers again")
+
+
+def answers(url: str) -> bool:
+    """Whether anybody listens there and says something."""
+    try:
+        return Visitor(url).get("/").status < 500
+    except OSError:
+        return False
 
 
 def test_a_killed_broker_comes_back_with_its_messages(up: Up) -> None:
