@@ -1,4 +1,4 @@
-"""JSON that a person typed: parsed strictly, refused with the place and the way out."""
+"""JSON between a person and us: what they typed is parsed strictly, what they read can always be shown."""
 
 from __future__ import annotations
 
@@ -15,6 +15,14 @@ QUOTED = 40
 KINDS: dict[type, str] = {list: 'a list, such as [1, "two"]', dict: 'an object, such as {"amount": 3}'}
 
 
+def legible(document: str) -> str:
+    """Return a JSON document as text that a page or a file can hold.
+
+    JSON may carry half of a surrogate pair, which no page can: it is written as its escape, which means the same.
+    """
+    return document.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def parse_document(text: str, kind: type, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
     """Return the parsed document.
 
@@ -24,13 +32,21 @@ def parse_document(text: str, kind: type, object_hook: Callable[[dict[str, Any]]
         object_hook: as in :func:`json.loads`.
 
     Raises:
-        InvalidOption: it is empty, does not parse (with line and column), or is of another kind.
+        InvalidOption: it is empty, does not parse (with line and column), names a key twice, or is of another kind.
     """
     wanted = KINDS[kind]
+
+    def once(pairs: list[tuple[str, Any]]) -> Any:
+        made = dict(pairs)
+        if len(made) != len(pairs):
+            names = [name for name, _ in pairs]
+            raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands there twice")
+        return object_hook(made) if object_hook else made
+
     if not text.strip():
         raise InvalidOption(f"Empty: give {wanted}.")
     try:
-        parsed = json.loads(text, object_hook=object_hook, parse_constant=_refuse_constant)
+        parsed = json.loads(text, object_pairs_hook=once, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise InvalidOption(f"Broken JSON at {place}: {error.msg}, near {_near(text, error.pos)}.") from error

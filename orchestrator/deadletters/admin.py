@@ -31,7 +31,7 @@ class DeadLetterAdmin(LetterPages, BulkPages, RecordAdmin):
     """List, failures page, detail page and the acts."""
 
     change_list_template = "admin/orchestrator_deadletters/deadletter/list.html"
-    list_display = ("state_badge", "failure", "reason_name", "queue", "retries", "died", "worker")
+    list_display = ("state_badge", "failure", "reason_name", "queue", "died")
     list_display_links = None
     list_filter = (
         StateFilter,

@@ -7,7 +7,7 @@ from typing import Any
 from django import forms
 from kombu.utils import json as wire
 
-from orchestrator.contracts.documents import parse_document
+from orchestrator.contracts.documents import legible, parse_document
 from orchestrator.contracts.errors import InvalidOption
 
 
@@ -55,4 +55,4 @@ class DiscardForm(forms.Form):
 
 def shown(value: Any) -> str:
     """Return arguments as JSON to edit."""
-    return str(wire.dumps(value, indent=2, ensure_ascii=False))
+    return legible(wire.dumps(value, indent=2, ensure_ascii=False))

@@ -13,13 +13,13 @@ from urllib.parse import urlencode
 
 from django.contrib import admin, messages
 from django.contrib.admin.options import IncorrectLookupParameters
-from django.contrib.admin.views.main import PAGE_VAR, SEARCH_VAR, ChangeList
+from django.contrib.admin.views.main import ERROR_FLAG, IGNORED_PARAMS, PAGE_VAR, SEARCH_VAR, ChangeList
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 
 from orchestrator.audit.browsing import RecentValuesFilter
-from orchestrator.contracts.errors import InvalidOption, OrchestratorError
+from orchestrator.contracts.errors import InvalidOption, OrchestratorError, UnknownOption
 from orchestrator.deadletters.models import DeadLetter, State
 from orchestrator.deadletters.services import Filter
 
@@ -63,6 +63,7 @@ class LetterList(ChangeList):
     def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[Any]:
         """Return the rows of the filter, in the list's order."""
         try:
+            _demand_known(request.GET)
             self.letters = filter_of(request.GET)
             self.root_queryset = self.letters.queryset()
         except OrchestratorError as error:
@@ -75,6 +76,21 @@ class LetterList(ChangeList):
         """This list's filter as a query string for the bulk pages."""
         # A preset such as "past hour" is frozen here, or the rows would slip out of it while a person reads.
         return urlencode(self.letters.to_mapping())
+
+
+def _demand_known(params: Mapping[str, str]) -> None:
+    """Refuse conditions that are not the filter's.
+
+    The admin would take any column, ``payload__contains=…`` too: a person without the permission to see
+    payloads could guess at them, and the bulk pages would act on more than the list shows.
+
+    Raises:
+        UnknownOption: names the first one.
+    """
+    known = [*PLAIN, SEARCH_VAR, "state", "died"]
+    for name in params:
+        if name not in known and name not in (*IGNORED_PARAMS, PAGE_VAR, ERROR_FLAG):
+            raise UnknownOption.among(name, known, "the list of dead letters")
 
 
 class UnchangedFilter(admin.SimpleListFilter):

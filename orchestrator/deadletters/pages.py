@@ -18,6 +18,7 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 
 from orchestrator.celery import get_app
+from orchestrator.contracts.documents import legible
 from orchestrator.contracts.errors import AlreadyClosed, OrchestratorError, PayloadUnreadable
 from orchestrator.contracts.message import WireMessage
 from orchestrator.deadletters import services
@@ -212,4 +213,4 @@ def readable(message: WireMessage) -> str:
         with suppress(ValueError):
             data["body"] = json.loads(data["body"])
             data["body_form"] = "json"
-    return json.dumps(data, indent=2, ensure_ascii=False, default=repr)
+    return legible(json.dumps(data, indent=2, ensure_ascii=False, default=repr))

@@ -16,6 +16,7 @@ from django_celery_results import admin as _theirs  # noqa: F401
 from django_celery_results.models import GroupResult, TaskResult
 
 from orchestrator.audit.browsing import RecordAdmin, preformatted, recent_values, short_time
+from orchestrator.contracts.documents import legible
 
 #: Columns that can be large; the list does not load them.
 LARGE = ("result", "traceback", "meta", "task_args", "task_kwargs")
@@ -112,7 +113,7 @@ def _pretty(text: str | None) -> str:
     if not text:
         return ""
     try:
-        return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
+        return legible(json.dumps(json.loads(text), indent=2, ensure_ascii=False))
     except ValueError:
         return text
 

@@ -294,3 +294,24 @@ def test_no_page_is_wider_than_the_screen(
         assert page.goto(live_server.url + LIST + path).status == 200
         extra = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
         assert extra <= 0, f"{path} is {extra} px too wide at {width}"
+
+
+def test_what_failed_and_when_is_readable_without_scrolling(
+    new_page: Callable[..., Any], live_server: Any, enter: Enter
+) -> None:
+    filed(error_message="The price list 'incoming/february.csv' has not arrived.", task="tasks.files.import_price_list")
+    page = new_page(width=1280)
+    enter(page, person("admin"))
+    page.goto(live_server.url + LIST)
+    hidden = page.evaluate("(t => t.scrollWidth - t.clientWidth)(document.querySelector('.results'))")
+    assert hidden <= 0, f"{hidden} px of the list are out of sight"
+    page.set_viewport_size({"width": 390, "height": 844})
+    for path in ("groups/", "bulk/redrive/"):
+        page.goto(live_server.url + LIST + path)
+        box = page.locator(".orchestrator-error").first.bounding_box()
+        assert box is not None
+        assert box["x"] + box["width"] <= 390, path
+        narrowest = page.evaluate(
+            "Math.min(...[...document.querySelectorAll('.orchestrator-scroll td')].map(cell => cell.clientWidth))"
+        )
+        assert narrowest >= 40, f"a column of {path} is {narrowest} px narrow"

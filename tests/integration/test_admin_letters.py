@@ -139,6 +139,17 @@ def test_only_the_payload_permission_shows_the_message() -> None:
     assert json.loads(download.content)["body"][1] == {"value": "only-in-the-message"}
 
 
+def test_half_a_surrogate_pair_in_a_message_can_be_shown_and_edited(broker: Broker) -> None:
+    letter = filed(["succeed"], {"value": "half \ud800"})
+    client = visitor("admin")
+    assert r"half \ud800" in client.get(detail(letter)).content.decode()
+    assert json.loads(client.get(url(letter, "payload")).content)["body"][1] == {"value": "half \ud800"}
+    initial = client.get(url(letter, "edit")).context["form"].initial
+    client.post(url(letter, "edit"), {**initial, "args": '["fail"]'})
+    [message] = waiting(broker)
+    assert message["body"][:2] == [["fail"], {"value": "half \ud800"}]
+
+
 def test_a_large_message_is_cut_on_the_page_and_whole_in_the_download() -> None:
     letter = filed(["succeed"], {"value": "x" * 300_000 + "the-end"}, kwargs_repr="{...}")
     client = visitor("admin")
@@ -373,6 +384,15 @@ def test_a_filter_that_cannot_work_is_refused_with_a_message(query: str) -> None
     response = visitor("admin").get(f"{LIST}?{query}", follow=True)
     assert response.status_code == 200
     assert query.partition("=")[2] in said(response)
+
+
+@pytest.mark.parametrize("query", ["payload__contains=secret", "task__startswith=shop", "taks=shop.send", "id=1"])
+def test_the_list_takes_no_condition_but_its_own(query: str) -> None:
+    """The admin takes any column: payloads could be guessed at, and bulk pages would mean more than the list shows."""
+    filed(["succeed"], {"value": "secret"}, kwargs_repr="{'value': '***'}")
+    response = visitor("viewer").get(f"{LIST}?{query}", follow=True)
+    assert f"Unknown option {query.partition('=')[0]!r}" in said(response)
+    assert response.redirect_chain == [(f"{LIST}?e=1", 302)]
 
 
 def test_a_large_list_is_never_counted_in_full(

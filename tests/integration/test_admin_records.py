@@ -80,6 +80,12 @@ def test_a_failed_result_shows_an_indented_traceback_and_leads_to_its_letter_and
     assert detail(row) in client.get(letter_page).content.decode()
 
 
+def test_half_a_surrogate_pair_in_a_result_can_be_shown() -> None:
+    row = result("half", status="SUCCESS", result=r'"half \ud800"', traceback=None)
+    client = visitor("django_celery_results.view_taskresult")
+    assert r"half \ud800" in client.get(detail(row)).content.decode()
+
+
 def test_a_redriven_letter_leads_to_the_result_of_its_new_run() -> None:
     letter = filed()
     row = result(services.redrive(letter.pk), status="SUCCESS", result='"done"', traceback=None)

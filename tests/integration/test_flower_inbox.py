@@ -137,6 +137,14 @@ def test_what_a_task_wrote_is_text_and_never_markup(ada):
         assert evil not in ada.get(path.replace("<", "%3C").replace(">", "%3E")).text
 
 
+def test_a_letter_without_a_task_can_be_opened_all_the_same(ada):
+    letter = dead_letter("fail", task="", task_id="")
+    page = ada.get("/dead-letters").text
+    assert f'href="/dead-letters/{letter.pk}">(no task name)</a>' in page
+    assert "(no task name)" in ada.get(f"/dead-letters/{letter.pk}").text
+    assert 'href="/task/"' not in page + ada.get(f"/dead-letters/{letter.pk}").text
+
+
 def test_the_payload_is_shown_nowhere(ada):
     letter = dead_letter("fail", "the-hidden-argument", args_repr="('fail', '[redacted]')", search="fail")
     pages = [

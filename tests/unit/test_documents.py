@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from orchestrator.contracts.documents import parse_document
+from orchestrator.contracts.documents import legible, parse_document
 from orchestrator.contracts.errors import InvalidOption
 
 
@@ -25,6 +27,7 @@ from orchestrator.contracts.errors import InvalidOption
         ("{}", list, "This is an object: give a list"),
         ("[]", dict, "This is a list: give an object"),
         ("[" * 100_000, list, "cannot be read"),
+        ('{"a": 1, "b": {"c": 1, "c": 2}}', dict, "the key 'c' stands there twice"),
     ],
 )
 def test_what_is_refused_says_why(text: str, kind: type, message: str) -> None:
@@ -36,6 +39,13 @@ def test_what_is_refused_says_why(text: str, kind: type, message: str) -> None:
 def test_what_is_fine_is_parsed() -> None:
     assert parse_document('["ü", {"a": null}]', list) == ["ü", {"a": None}]
     assert parse_document("{}", dict) == {}
+
+
+def test_half_a_surrogate_pair_can_be_shown_and_means_the_same() -> None:
+    text = legible(json.dumps(["\ud800", "ü😀"], ensure_ascii=False))
+    assert text.encode()
+    assert "ü😀" in text
+    assert parse_document(text, list) == ["\ud800", "ü😀"]
 
 
 def test_an_object_hook_that_fails_is_a_refusal() -> None:
