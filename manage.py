@@ -15,11 +15,13 @@ def main() -> None:
             "Django is not installed in this Python. "
             "Use the virtual environment of the README, as in .venv/bin/python manage.py up"
         )
+    from django.core.exceptions import ImproperlyConfigured
+
     from orchestrator.contracts.errors import ConfigurationError
 
     try:
         execute_from_command_line(sys.argv)
-    except ConfigurationError as error:
+    except (ConfigurationError, ImproperlyConfigured) as error:
         # A setting is wrong: its message says all there is to say.
         if "--traceback" in sys.argv:
             raise

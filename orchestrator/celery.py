@@ -16,6 +16,7 @@ from django.db import transaction
 from kombu.utils.imports import symbol_by_name
 
 from orchestrator import conf
+from orchestrator.contracts.errors import ConfigurationError, InvalidOption
 from orchestrator.contracts.policy import Parts, PolicyStack
 from orchestrator.engine.app import EngineApp
 from orchestrator.engine.task import OrchestratedTask
@@ -72,13 +73,13 @@ class OrchestratorApp(EngineApp):
         """
         settings = conf.settings()
         url = conf.state_url()
-        letterbox = symbol_by_name(settings.letterbox)(url, settings.key_prefix, settings.letterbox_timeout)
+        letterbox = named("LETTERBOX", settings.letterbox)(url, settings.key_prefix, settings.letterbox_timeout)
         parts = Parts(
             letterbox=letterbox,
             claims=RedisClaims(url, settings.key_prefix, settings.letterbox_timeout),
             redacted_names=settings.redacted_names,
         )
-        return PolicyStack(symbol_by_name(path).build(parts) for path in settings.policies)
+        return PolicyStack(named("POLICIES", path).build(parts) for path in settings.policies)
 
     @cached_property
     def _redaction(self) -> Redaction:
@@ -117,15 +118,28 @@ def get_app() -> OrchestratorApp:
         ConfigurationError: ``ORCHESTRATOR["APP"]`` names no OrchestratorApp.
     """
     path = conf.settings().app
-    app = _reference_app() if path == "orchestrator.celery:app" else symbol_by_name(path)
+    app = _reference_app() if path == "orchestrator.celery:app" else named("APP", path)
     if not isinstance(app, OrchestratorApp):
-        from orchestrator.contracts.errors import ConfigurationError
-
         raise ConfigurationError(
             f"ORCHESTRATOR['APP'] = {path!r} is a {type(app).__name__}, not an OrchestratorApp. "
             "Write app = OrchestratorApp(...) where your project writes app = Celery(...)."
         )
     return app
+
+
+def named(key: str, path: str) -> Any:
+    """Import what a key of ``ORCHESTRATOR`` names.
+
+    Raises:
+        InvalidOption: it cannot be imported.
+    """
+    try:
+        return symbol_by_name(path)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InvalidOption(
+            f"ORCHESTRATOR[{key!r}] names {path!r}, which cannot be imported ({type(error).__name__}: {error}). "
+            "Give 'package.module:name' of something that can."
+        ) from error
 
 
 def __getattr__(name: str) -> Any:

@@ -124,10 +124,14 @@ def state_url() -> str:
     Raises:
         InvalidOption: none is set and the broker is no Redis.
     """
-    url = settings().state_url or str(getattr(django_settings, "CELERY_BROKER_URL", "") or "")
+    given = settings().state_url
+    url = given or str(getattr(django_settings, "CELERY_BROKER_URL", "") or "")
     if not url.startswith(("redis://", "rediss://", "unix://", "redis+socket://")):
+        # The scheme only: the rest may hold a password.
+        which = "ORCHESTRATOR['STATE_URL']" if given else "the broker's URL"
+        found = f"{which} begins with {url.partition(':')[0]!r}" if url else "none is known"
         raise InvalidOption(
-            "Orchestrator keeps dead letters in a Redis or Valkey before they reach the database, and none is known: "
+            f"Orchestrator keeps dead letters in a Redis or Valkey before they reach the database, and {found}: "
             "set ORCHESTRATOR_STATE_URL (ORCHESTRATOR['STATE_URL']), or ORCHESTRATOR_BROKER_URL to a redis:// URL, "
             "or start the embedded one with 'manage.py up'."
         )

@@ -3,14 +3,41 @@
 An existing Django project does not import this; see ``docs/adopt.md``.
 """
 
+from collections.abc import Callable
+from logging import getLevelNamesMapping
 from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
 
 import environ
 
+from orchestrator.contracts.errors import ConfigurationError
 from orchestrator.launch.paths import embedded_broker_url, stored_secret
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
+
+
+def checked(name: str, read: Callable[[str], Any], default: str, wanted: str) -> Any:
+    """Return what a variable says, as ``read`` understands it; an empty one says nothing.
+
+    Raises:
+        ConfigurationError: it cannot be understood.
+    """
+    try:
+        return read(env.str(name, default="") or default)
+    except (ValueError, LookupError, OSError) as error:
+        raise ConfigurationError(f"{name} cannot be used: {error.args[0]}. Give {wanted}.") from error
+
+
+def database(url: str) -> dict[str, Any]:
+    """Return Django's settings for a database URL."""
+    scheme, separator, _ = url.partition("://")
+    if not separator or scheme not in env.DB_SCHEMES:
+        # The scheme only: the rest may hold a password.
+        raise ValueError(f"it begins with {scheme!r}, which is no database" if separator else "it is no URL")
+    return dict(env.db_url_config(url))
+
 
 # --- Django -----------------------------------------------------------------
 
@@ -63,7 +90,14 @@ TEMPLATES = [
         },
     }
 ]
-DATABASES = {"default": env.db_url("DATABASE_URL", default=f"sqlite:///{DATA_DIR / 'db.sqlite3'}")}
+DATABASES = {
+    "default": checked(
+        "DATABASE_URL",
+        database,
+        f"sqlite:///{DATA_DIR / 'db.sqlite3'}",
+        "one such as postgres://user:password@host:5432/name, or leave it out to use SQLite",
+    )
+}
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     # WAL lets readers go on while one process writes; IMMEDIATE makes a writer wait
     # for its turn at BEGIN, where SQLite honours the timeout, instead of failing later.
@@ -82,7 +116,7 @@ AUTH_PASSWORD_VALIDATORS = [
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
 ]
 LANGUAGE_CODE = "en-us"
-TIME_ZONE = env.str("ORCHESTRATOR_TIME_ZONE", default="UTC")
+TIME_ZONE = checked("ORCHESTRATOR_TIME_ZONE", ZoneInfo, "UTC", "a name such as Europe/Berlin").key
 USE_TZ = True
 STATIC_URL = "static/"
 STATIC_ROOT = DATA_DIR / "static"
@@ -92,14 +126,17 @@ MEDIA_ROOT = DATA_DIR / "media"
 LOGIN_URL = "admin:login"
 SESSION_COOKIE_HTTPONLY = True
 EMAIL_HOST = env.str("ORCHESTRATOR_EMAIL_HOST", default="127.0.0.1")
-EMAIL_PORT = env.int("ORCHESTRATOR_EMAIL_PORT", default=1025)
+EMAIL_PORT = checked("ORCHESTRATOR_EMAIL_PORT", int, "1025", "a port number")
 EMAIL_TIMEOUT = 10
+LOG_LEVEL = checked(
+    "ORCHESTRATOR_LOG_LEVEL", lambda name: getLevelNamesMapping()[name.upper()], "INFO", "DEBUG, INFO, WARNING or ERROR"
+)
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["console"], "level": env.str("ORCHESTRATOR_LOG_LEVEL", default="INFO")},
+    "root": {"handlers": ["console"], "level": LOG_LEVEL},
 }
 
 # --- Celery -----------------------------------------------------------------

@@ -14,7 +14,7 @@ from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Error, Warning, register
 
 from orchestrator import conf
-from orchestrator.celery import get_app
+from orchestrator.celery import get_app, named
 from orchestrator.contracts.errors import ConfigurationError
 
 TAG = "orchestrator"
@@ -37,18 +37,30 @@ def check_settings(**_: Any) -> list[CheckMessage]:
     found = _parsed()
     if isinstance(found, CheckMessage):
         return [found]
-    return [message for question in (_app, _state, _installed) for message in question()]
+    return [message for question in (_app, _parts, _state, _installed) for message in question()]
 
 
 def _app() -> Iterator[CheckMessage]:
     try:
         get_app()
-    except (ConfigurationError, ImportError, AttributeError) as error:
+    except ConfigurationError as error:
         yield Error(
             str(error),
             hint="Set ORCHESTRATOR['APP'] to 'package.module:name' of your OrchestratorApp.",
             id="orchestrator.E002",
         )
+
+
+def _parts() -> Iterator[CheckMessage]:
+    """Find what a worker would only find when its first task is there."""
+    settings = conf.settings()
+    for key, path in [("LETTERBOX", settings.letterbox), *(("POLICIES", path) for path in settings.policies)]:
+        try:
+            named(key, path)
+        except ConfigurationError as error:
+            yield Error(
+                str(error), hint=f"Leave {key} out of ORCHESTRATOR to get what we ship.", id="orchestrator.E001"
+            )
 
 
 def _state() -> Iterator[CheckMessage]:

@@ -94,7 +94,7 @@ def test_settings_table_equals_the_settings() -> None:
 def test_environment_table_equals_what_the_settings_read() -> None:
     """Every variable that settings.py reads has a row, and no other."""
     rows = page("settings.md").rows("## Environment of the reference project")
-    read = re.findall(r"env\.\w+\(\s*\"([A-Z_]+)\"", (ROOT / "orchestrator/settings.py").read_text())
+    read = re.findall(r"(?:env\.\w+|checked)\(\s*\"([A-Z_]+)\"", (ROOT / "orchestrator/settings.py").read_text())
     assert {ticked(row[0])[0] for row in rows} == set(read)
 
 

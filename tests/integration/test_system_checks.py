@@ -28,7 +28,10 @@ def found(messages: list[CheckMessage]) -> list[str]:
 @pytest.fixture
 def app_conf() -> Iterator[Any]:
     """The app's configuration, as it was before afterwards."""
-    conf = get_app().conf
+    app = get_app()
+    # Celery swaps its configuration for the real one when it is first asked.
+    assert app.conf["task_serializer"]
+    conf = app.conf
     changes: dict[str, Any] = {}
     conf.maps.insert(0, changes)
     yield changes
@@ -47,6 +50,7 @@ def test_the_reference_project_is_clean() -> None:
         ({"KEY_PREFIXX": "x"}, "E001", "did you mean 'KEY_PREFIX'"),
         ({"LETTERBOX_TIMEOUT": -1}, "E001", "LETTERBOX_TIMEOUT"),
         ({"APP": "tests.support:nothing"}, "E002", "nothing"),
+        ({"APP": "no_such_package.celery:app"}, "E002", "No module named 'no_such_package'"),
         ({"APP": "tests.support.wait:eventually"}, "E002", "OrchestratorApp"),
     ],
 )
@@ -60,6 +64,25 @@ def test_an_impossible_setting_is_an_error(settings: Any, change: dict[str, Any]
     assert found(checks.check_celery()) == []
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "path"),
+    [
+        (
+            "LETTERBOX",
+            "orchestrator.stores.redis.letters:RedisLetterbx",
+            "orchestrator.stores.redis.letters:RedisLetterbx",
+        ),
+        ("POLICIES", ["orchestrator.policies.gone.Gone"], "orchestrator.policies.gone.Gone"),
+    ],
+)
+def test_a_part_that_cannot_be_imported_is_an_error(settings: Any, key: str, value: Any, path: str) -> None:
+    """At start, not when the first task is there."""
+    settings.ORCHESTRATOR = {**settings.ORCHESTRATOR, key: value}
+    messages = checks.check_settings()
+    assert found(messages) == ["E001"]
+    assert f"ORCHESTRATOR[{key!r}] names {path!r}" in messages[0].msg
+
+
 def test_letters_need_a_redis(settings: Any) -> None:
     """A broker that is no Redis, and no Redis for state: nowhere to keep letters."""
     settings.CELERY_BROKER_URL = "amqp://127.0.0.1"
@@ -67,6 +90,7 @@ def test_letters_need_a_redis(settings: Any) -> None:
     messages = checks.check_settings()
     assert found(messages) == ["E003"]
     assert "ORCHESTRATOR_STATE_URL" in messages[0].msg
+    assert "the broker's URL begins with 'amqp'" in messages[0].msg
 
 
 def test_no_broker_yet_is_a_warning(settings: Any) -> None:

@@ -88,6 +88,32 @@ def test_configured_broker_that_does_not_answer(tmp_path: Path) -> None:
     assert not (tmp_path / "data" / "broker").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        (
+            "DATABASE_URL",
+            "postgress://someone:hidden@127.0.0.1/shop",
+            "it begins with 'postgress', which is no database",
+        ),
+        ("DATABASE_URL", "hidden", "it is no URL"),
+        ("DATABASE_URL", "postgres://someone:hidden@127.0.0.1:port/shop", "Port could not be cast"),
+        ("DATABASE_URL", "mysql://someone:hidden@127.0.0.1/shop", "Error loading MySQLdb module"),
+        ("ORCHESTRATOR_BROKER_URL", "foo://:hidden@127.0.0.1", "begins with 'foo', which cannot be used"),
+        ("ORCHESTRATOR_STATE_URL", "http://:hidden@127.0.0.1", "ORCHESTRATOR['STATE_URL'] begins with 'http'"),
+        ("ORCHESTRATOR_EMAIL_PORT", "smtp", "invalid literal for int() with base 10: 'smtp'. Give a port number"),
+        ("ORCHESTRATOR_TIME_ZONE", "Europe/Berlim", "Europe/Berlim. Give a name such as"),
+        ("ORCHESTRATOR_LOG_LEVEL", "LOUD", "LOUD. Give DEBUG, INFO"),
+    ],
+)
+def test_variable_that_cannot_be_understood(tmp_path: Path, name: str, value: str, expected: str) -> None:
+    """The variable is named, a password in it is not shown."""
+    said = refusal(tmp_path, **{name: value})
+    assert expected in said
+    assert name in said or "MySQLdb" in said
+    assert "hidden" not in said
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "no-such-host.invalid"])
 def test_database_that_does_not_answer(tmp_path: Path, host: str) -> None:
     """Which database, what is wrong, which setting; the password is not shown. The broker goes again."""
@@ -114,6 +140,15 @@ def test_no_broker_for_a_part_alone(tmp_path: Path, command: str) -> None:
     assert done.returncode == 1
     assert "No broker is known" in done.stderr and "ORCHESTRATOR_BROKER_URL" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["worker", "scheduler", "flower"])
+def test_unknown_kind_of_broker_for_a_part_alone(tmp_path: Path, command: str) -> None:
+    """The kind is named, the password is not shown."""
+    done = Up(tmp_path / "data", env={"ORCHESTRATOR_BROKER_URL": "foo://:hidden@127.0.0.1"}).manage(command)
+    assert done.returncode == 1
+    assert "begins with 'foo'" in done.stderr and "ORCHESTRATOR_BROKER_URL" in done.stderr
+    assert "Traceback" not in done.stderr and "hidden" not in done.stderr
 
 
 def test_unknown_pool(tmp_path: Path) -> None:
