@@ -9,7 +9,7 @@ import random
 import sys
 
 from tests.chaos.catalogue import SCENARIOS, Orders, Report, scenario
-from tests.support import environment
+from tests.support import environment, far_side
 
 #: A chaos world's database is ours alone, because it will be stopped.
 DATABASES = ("postgresql", "sqlite")
@@ -38,10 +38,20 @@ def main(arguments: list[str]) -> int:
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
     failed = False
     for name in options.names or SCENARIOS:
+        _clean()
         report = scenario(name)(Orders(seed, options.seconds, options.tasks))
         failed |= not report.ok
         print(json.dumps(report.to_json()) if options.json else _table(report), flush=True)
     return 1 if failed else 0
+
+
+def _clean() -> None:
+    """Empty broker, database and far side: no scenario sees another's remains."""
+    from django.core.management import call_command
+
+    environment.world().broker.flush()
+    call_command("flush", verbosity=0, interactive=False)
+    far_side.clear()
 
 
 def _table(report: Report) -> str:

@@ -56,8 +56,6 @@ def run(orders: Orders) -> Report:
 
 class _Play:
     def __init__(self, orders: Orders, stack: ExitStack) -> None:
-        environment.world().broker.flush()
-        far_side.clear()
         env = {"ORCHESTRATOR_TEST_IMPORTS": "tests.chaos.tasks"}
         self.orders = orders
         self.wanted = orders.tasks or TASKS

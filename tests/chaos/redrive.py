@@ -31,8 +31,6 @@ RESUME = "1.0"
 
 def run(orders: Orders) -> Report:
     """Play the scenario."""
-    environment.world().broker.flush()
-    far_side.clear()
     dice = orders.dice()
     env = {"ORCHESTRATOR_TEST_REDRIVE_RESUME": RESUME}
     done: Counter[str] = Counter()

@@ -10,6 +10,8 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +94,8 @@ def standalone(*, own_database: bool = False) -> World:
     Args:
         own_database: with PostgreSQL, start a server of our own, that may be stopped.
     """
+    # So that a program that is asked to end still takes its world down: exit handlers do not run on a bare SIGTERM.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
     prepare(own_database=own_database)
     made = world()
