@@ -21,7 +21,11 @@ from kombu.exceptions import ContentDisallowed
 from orchestrator.contracts.errors import ConfigurationError
 from orchestrator.contracts.message import Attempt, Letter
 from orchestrator.contracts.outcome import Outcome, Reason, Verdict
-from orchestrator.engine import holding, letters
+from orchestrator.engine import (
+    holding,
+    inspection,  # noqa: F401  (replaces two answers of Celery's)
+    letters,
+)
 from orchestrator.engine.request import OrchestratedRequest
 from orchestrator.engine.settlement import settle
 
@@ -78,6 +82,7 @@ class OrchestratedConsumer(Consumer):  # type: ignore[misc]  # Celery's Consumer
         def report() -> None:
             request = Bunch(
                 name=name,
+                task=name,
                 chord=None,
                 root_id=message.headers.get("root_id"),
                 correlation_id=message.properties.get("correlation_id"),
@@ -155,16 +160,27 @@ def _without_limits(tasks: Iterable[Any]) -> Iterator[None]:
 
 
 def _malformed(message: Any) -> InvalidTaskError | None:
-    """Tell what is wrong with the shape of a protocol 2 message; None leaves the rest to Celery."""
+    """Tell what is wrong with the shape of a protocol 2 message; None leaves the rest to Celery.
+
+    Runs for every message, so what JSON gives for a good one is asked for first, by exact type.
+    """
     headers = message.headers
-    if not isinstance(headers, Mapping) or "task" not in headers:
+    if type(headers) is not dict or "task" not in headers:
         return None
-    if not isinstance(headers.get("id"), str):
+    if type(headers.get("id")) is not str:
         return InvalidTaskError(f"header id is {headers.get('id')!r}, not a string")
     try:
         payload = message.payload
     except Exception:  # undecodable, disallowed or compressed wrongly: Celery's own paths tell which
         return None
+    if type(payload) is list and len(payload) == 3:
+        args, kwargs, embed = payload
+        if type(args) is list and type(kwargs) is dict and type(embed) is dict:
+            return None
+    return _misshapen(payload)
+
+
+def _misshapen(payload: Any) -> InvalidTaskError | None:
     if not isinstance(payload, list | tuple) or len(payload) != 3:
         return InvalidTaskError("the body is not [args, kwargs, embed]")
     args, kwargs, embed = payload
