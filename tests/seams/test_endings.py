@@ -119,6 +119,7 @@ def test_an_unknown_task_keeps_its_arguments(run: Run) -> None:
     assert row.task == endings.UNKNOWN_NAME
     assert get_app().decode(row.message)[0] == [1]
     assert "hunter2" not in row.kwargs_repr + row.search + row.error_message
+    assert run.results["unknown_task"].task_name == endings.UNKNOWN_NAME
 
 
 def test_sensitive_values_appear_nowhere_outside_the_payload(run: Run) -> None:
