@@ -166,10 +166,12 @@ def _broker_errors(app: Any) -> tuple[tuple[type[Exception], ...], tuple[type[Ex
 
 def _reach(producer: Any) -> None:
     """Make sure that the broker answers, so that a failure up to here certainly sent nothing."""
-    client = getattr(producer.channel, "client", None)
-    if client is not None:
-        # A pooled connection of the Redis transport notices a dead server only when it is used.
-        client.ping()
+    acquire = getattr(producer.channel, "conn_or_acquire", None)
+    if acquire is not None:
+        # A pooled connection of the Redis transport notices a dead server only when it is used. Not by
+        # ``channel.client``: after a question to workers, an answer that nobody awaits may still come in there.
+        with acquire() as client:
+            client.ping()
 
 
 def _fresh(

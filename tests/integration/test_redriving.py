@@ -17,6 +17,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from orchestrator.audit.models import AuditEntry
+from orchestrator.celery import get_app
 from orchestrator.contracts import events
 from orchestrator.contracts.errors import (
     AlreadyClosed,
@@ -399,3 +400,16 @@ def test_only_closed_letters_whose_time_is_over_are_deleted(broker: Broker, sett
     settings.ORCHESTRATOR = {**settings.ORCHESTRATOR, "OPEN_LETTERS_DAYS": 90, "CLOSED_LETTERS_DAYS": None}
     assert services.prune() == 1
     assert not DeadLetter.objects.filter(state=State.OPEN).exists()
+
+
+def test_a_redrive_is_not_led_astray_by_an_answer_that_nobody_awaits(broker: Broker) -> None:
+    """As in Flower, which asks workers on the same pooled connections; only then does the pool's health check act."""
+    row = dead_letter("succeed")
+    assert get_app().control.inspect(["nobody@test"], timeout=0.2).ping() is None
+    with get_app().producer_or_acquire() as producer:
+        listening = producer.channel.client.connection
+        assert listening is not None, "the question was asked on another connection, so this shows nothing"
+        listening.next_health_check = 1.0
+    new_id = services.redrive(row.pk)
+    assert again(row).state == State.REDRIVEN
+    assert [message["headers"]["id"] for message in published(broker)] == [new_id]
