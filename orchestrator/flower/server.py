@@ -76,6 +76,8 @@ def serve(flower: StockFlower, say: Callable[[str], Any]) -> None:
     """Run until SIGTERM or SIGINT, then end within seconds."""
     # Flower's pages fetch dozens of files and poll; the guard logs what it refuses, with a name.
     logging.getLogger("tornado.access").setLevel(logging.ERROR)
+    # It asks before the first worker can be there, and then warns of each question; the page shows who answers.
+    logging.getLogger("flower.inspector").setLevel(logging.ERROR)
     for number in (signal.SIGTERM, signal.SIGINT):
         flower.io_loop.asyncio_loop.add_signal_handler(number, flower.stop)
     flower.start()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.test import Client
 
 from orchestrator.audit.models import AuditEntry
 from orchestrator.deadletters.models import DeadLetter, State
@@ -201,3 +202,18 @@ def test_no_page_is_wider_than_a_phone(new_page: NewPage, platform: Platform) ->
     page.click("#redrive")
     assert long in page.locator("#problem").inner_text()
     assert overflow(page) == 0
+
+
+def test_the_page_that_refuses_runs_no_script_into_an_error(page: Any, platform: Platform) -> None:
+    """Who has a session of the site but may not see Flower meets this at the address of the list of workers."""
+    flower = platform.flower()
+    client = Client()
+    client.force_login(person("nobody"))
+    page.context.add_cookies([{"name": "sessionid", "value": client.cookies["sessionid"].value, "url": flower.url}])
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    answer = page.goto(flower.url)
+    page.wait_for_load_state("networkidle")
+    assert answer.status == 403
+    assert Right.VIEW in page.inner_text("#message")
+    assert errors == []
