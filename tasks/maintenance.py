@@ -49,6 +49,9 @@ def _read(path: Path, name: str) -> dict[str, dict[str, str]]:
         raise PermanentError(f"{name}, line 1: the heading lacks {', '.join(missing)}.")
     prices: dict[str, dict[str, str]] = {}
     for row in reader:
+        # Under no heading lies what a comma too many pushed out, as in a price of 12,50.
+        if None in row:
+            raise PermanentError(f"{name}, line {reader.line_num}: more values than the heading has columns.")
         sku = (row["sku"] or "").strip()
         if not sku or sku in prices:
             raise PermanentError(f"{name}, line {reader.line_num}: sku {sku!r} is {'doubled' if sku else 'empty'}.")

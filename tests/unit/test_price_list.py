@@ -42,6 +42,7 @@ def test_a_list_that_is_late_is_worth_a_retry(media: Path) -> None:
         (GOOD + "A-1,3,EUR\n", "line 4: sku 'A-1' is doubled"),
         (GOOD + ",3,EUR\n", "line 4: sku '' is empty"),
         (GOOD + "A-3,cheap,EUR\n", "line 4: the price 'cheap' is no number"),
+        (GOOD + "A-3,12,50,EUR\n", "line 4: more values than the heading has columns"),
         (GOOD + "A-3\n", "line 4: the price None is no number"),
         (GOOD + "A-3,-2,EUR\n", "line 4: the price '-2' cannot be charged"),
         (GOOD + "A-3,NaN,EUR\n", "line 4: the price 'NaN' cannot be charged"),

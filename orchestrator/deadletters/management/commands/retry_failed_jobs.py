@@ -85,7 +85,11 @@ class Command(BaseCommand):
         except ConfigurationError as error:
             raise CommandError(f"{error} Nothing was changed.", returncode=REFUSED) from error
         except DatabaseFailure as error:
-            raise CommandError(f"The database cannot be asked: {str(error).strip()}", returncode=REFUSED) from error
+            raise CommandError(
+                f"The database cannot be asked: {str(error).strip()}\nIs it the right one (DATABASE_URL, "
+                "ORCHESTRATOR_DATA_DIR), does it run, and was 'manage.py migrate' run on it? Nothing was changed.",
+                returncode=REFUSED,
+            ) from error
         self._print(report, items, chosen, **options)
         if report.failed or report.skipped or report.stopped:
             raise SystemExit(INCOMPLETE)
