@@ -89,7 +89,10 @@ class OrchestratedConsumer(Consumer):  # type: ignore[misc]  # Celery's Consumer
                 reply_to=message.properties.get("reply_to"),
                 errbacks=None,
             )
-            self.app.backend.mark_as_failure(task_id, error, request=request)
+            try:
+                self.app.backend.mark_as_failure(task_id, error, request=request)
+            except Exception as refused:  # an id that no database takes must not end the worker; the letter is safe
+                logger.error("Message %s[%s] is not among the results: %s", name, task_id, type(refused).__name__)
             if self.event_dispatcher:
                 self.event_dispatcher.send("task-failed", uuid=task_id, exception=f"NotRegistered({name!r})")
             signals.task_unknown.send(sender=self, message=message, exc=exc, name=name, id=task_id)

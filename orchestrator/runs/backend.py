@@ -12,6 +12,7 @@ from django.db import connections, router
 from django_celery_results.backends.database import DatabaseBackend
 from django_celery_results.models import TaskResult
 
+from orchestrator.contracts.documents import legible
 from orchestrator.runs import chords, spool
 from orchestrator.runs.spool import DATABASE_DOWN
 
@@ -21,6 +22,12 @@ logger = logging.getLogger("orchestrator.runs")
 KEPT = states.READY_STATES | {states.RETRY}
 #: Columns of django-celery-results' table; another release may know fewer.
 COLUMNS = frozenset(field.name for field in TaskResult._meta.get_fields())
+#: Characters that fit; a cut task id would be another task's.
+LENGTHS = {
+    field.name: field.max_length
+    for field in TaskResult._meta.concrete_fields
+    if field.max_length and field.name != "task_id"
+}
 #: Task ids remembered as spooled, so that their chord part follows the same way.
 REMEMBERED = 10_000
 
@@ -52,6 +59,7 @@ class ResultBackend(DatabaseBackend):  # type: ignore[misc]  # django-celery-res
         }
         if status == states.STARTED:
             record["date_started"] = datetime.now(UTC)
+        record = {name: _storable(name, value) for name, value in record.items()}
         try:
             self._write(record, using)
         except DATABASE_DOWN as error:
@@ -117,6 +125,11 @@ class ResultBackend(DatabaseBackend):  # type: ignore[misc]  # django-celery-res
         self._spooled[task_id] = None
         while len(self._spooled) > REMEMBERED:
             self._spooled.popitem(last=False)
+
+
+def _storable(name: str, value: Any) -> Any:
+    """Return a value that every database takes: PostgreSQL refuses NUL, half a surrogate pair and what is too long."""
+    return legible(value.replace("\0", "\\x00"))[: LENGTHS.get(name)] if isinstance(value, str) else value
 
 
 def _show(*, using: str, task_id: str, **fields: Any) -> None:

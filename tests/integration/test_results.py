@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 from celery import states
+from celery.app.task import Context
 from django.db import OperationalError, connection
 from django.utils import timezone
 from django_celery_results.models import TaskResult
@@ -42,6 +43,15 @@ def test_a_new_run_after_a_failure_is_shown(backend: ResultBackend) -> None:
     backend.store_result("a", ValueError("x"), states.FAILURE)
     backend.store_result("a", {"pid": 1}, states.STARTED)
     assert _state("a") == states.STARTED
+
+
+def test_text_that_no_database_takes_is_brought_into_a_form_that_it_takes(backend: ResultBackend) -> None:
+    """An error quotes what its task was given, a worker's name may be long: the failure must be seen all the same."""
+    request = Context(task="t" * 300 + "\0", hostname="w" * 300, argsrepr="('half \ud800',)", kwargsrepr="{}", id="a")
+    backend.store_result("a", ValueError("x\0"), states.FAILURE, traceback="nul \0 half \ud800", request=request)
+    row = TaskResult.objects.get(task_id="a")
+    assert row.traceback == r"nul \x00 half \ud800"
+    assert (row.task_name, row.worker) == ("t" * 255, "w" * 100)
 
 
 class _Away:

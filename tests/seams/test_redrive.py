@@ -209,3 +209,12 @@ def test_an_undecodable_message_is_kept_for_a_byte_for_byte_redrive(running: tup
     new = services.redrive(row.pk)
     again = letter(task_id=new)
     assert again.message.body == b'[["broken"'
+
+
+def test_a_worker_outlives_an_id_that_no_database_takes(running: tuple[Worker, Relay]) -> None:
+    """Its letter is filed; that its failure cannot be among the results ends no worker."""
+    get_app().send_task("long.gone\0", task_id="half \ud800 nul \0 long " + "x" * 300)
+    assert letter(reason="unknown_task").task == r"long.gone\x00"
+    result = add.delay(1, 2)
+    eventually(lambda: TaskResult.objects.filter(task_id=result.id, status="SUCCESS").exists())
+    assert "Unrecoverable error" not in running[0].log
