@@ -125,6 +125,10 @@ WHITENOISE_USE_FINDERS = True
 MEDIA_ROOT = DATA_DIR / "media"
 LOGIN_URL = "admin:login"
 SESSION_COOKIE_HTTPONLY = True
+# Where people come by https only, a session never travels in the clear.
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = bool(CSRF_TRUSTED_ORIGINS) and all(
+    origin.startswith("https://") for origin in CSRF_TRUSTED_ORIGINS
+)
 EMAIL_HOST = env.str("ORCHESTRATOR_EMAIL_HOST", default="127.0.0.1")
 EMAIL_PORT = checked("ORCHESTRATOR_EMAIL_PORT", int, "1025", "a port number")
 EMAIL_TIMEOUT = 10

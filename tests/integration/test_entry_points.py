@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
+import pytest
 from asgiref.testing import ApplicationCommunicator
 
 from orchestrator.asgi import application as asgi
@@ -55,3 +60,15 @@ def test_asgi_answers() -> None:
         start = pool.submit(asyncio.run, ask()).result(60)
     assert start["status"] == 302
     assert (b"Location", b"/admin/") in start["headers"]
+
+
+@pytest.mark.parametrize(
+    ("origins", "secure"),
+    [("", False), ("https://jobs.example.org", True), ("https://jobs.example.org,http://10.0.0.1:8000", False)],
+)
+def test_cookies_stay_in_tls_where_people_come_by_it(origins: str, secure: bool, tmp_path: Path) -> None:
+    """And only there: over plain http nobody could log in."""
+    code = "from orchestrator import settings as s; print(s.SESSION_COOKIE_SECURE, s.CSRF_COOKIE_SECURE)"
+    env = {**os.environ, "ORCHESTRATOR_TRUSTED_ORIGINS": origins, "ORCHESTRATOR_DATA_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(secure)] * 2
