@@ -35,3 +35,5 @@ if lease := env.float("ORCHESTRATOR_TEST_LEASE", default=0):
     ORCHESTRATOR["LEASE_SECONDS"] = lease
 if resume := env.float("ORCHESTRATOR_TEST_REDRIVE_RESUME", default=0):
     ORCHESTRATOR["REDRIVE_RESUME_SECONDS"] = resume
+if grace := env.float("ORCHESTRATOR_TEST_OUTBOX_GRACE", default=0):
+    ORCHESTRATOR["OUTBOX_GRACE_SECONDS"] = grace

@@ -65,6 +65,7 @@ SCENARIOS: Mapping[str, str] = {
     "child_kill": "tests.chaos.child_kill",
     "redrive": "tests.chaos.redrive",
     "charges": "tests.chaos.charges",
+    "outbox": "tests.chaos.outbox",
 }
 
 
