@@ -11,7 +11,7 @@ from orchestrator.contracts.outcome import Defer, Skip
 from orchestrator.contracts.policy import Parts, Policy
 from orchestrator.contracts.ports import Leases
 
-#: Seconds that the first copy is remembered: its lease is never given back. Between two copies lie a grace or a lease, seconds each,
+#: Seconds that the first copy is remembered: its lease is never given back. Between two copies lie seconds,
 #: or an outage of the database that kept the first one's sender from noting it.
 REMEMBERED = 24 * 3600.0
 #: Seconds until a message is looked at again whose lease could not be asked for.
