@@ -1,0 +1,92 @@
+"""Database connections of workers stay open between tasks, and are checked before they are used again.
+
+Celery closes every connection before and after each task, whatever CONN_MAX_AGE says.
+Here Django's own setting counts, as in a web process between two requests.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import states
+from celery.fixups.django import DjangoFixup, DjangoWorkerFixup
+
+#: ``transaction_status`` of psycopg and psycopg2: nothing is under way.
+_IDLE = 0
+
+
+class KeepingWorkerFixup(DjangoWorkerFixup):  # type: ignore[misc]  # Celery is untyped
+    """Celery's Django support in workers, with connections that outlive a task."""
+
+    def on_task_prerun(self, sender: Any, **_: Any) -> None:
+        """Let what stayed open be checked when this task uses it first; one that is too old is closed."""
+        if getattr(sender.request, "is_eager", False):
+            return
+        if self.db_reuse_max:
+            # The project asked for Celery's way in so many words.
+            self.close_database()
+            return
+        for connection in self._open():
+            connection.close_if_unusable_or_obsolete()
+            # Whatever CONN_HEALTH_CHECKS says: a server that restarted between two tasks must not cost a task.
+            connection.health_check_enabled = True
+            connection.health_check_done = False
+
+    def on_task_postrun(self, sender: Any, state: str = "", **_: Any) -> None:
+        """Keep a connection after a clean success, close it after anything else."""
+        if getattr(sender.request, "is_eager", False):
+            return
+        if self.db_reuse_max:
+            self.close_database()
+        else:
+            for connection in self._open():
+                if state == states.SUCCESS and _clean(connection):
+                    connection.close_if_unusable_or_obsolete()
+                else:
+                    self._close(connection)
+        self.close_cache()
+
+    def _open(self) -> list[Any]:
+        return [each for each in self._db.connections.all(initialized_only=True) if each.connection is not None]
+
+    def _close(self, connection: Any) -> None:
+        """Close one connection, or give it back to its pool, which looks at it."""
+        if connection.in_atomic_block:
+            # A transaction that its task left open; closing inside would leave the wrapper in it for ever.
+            connection.in_atomic_block = False
+            connection.savepoint_ids = []
+            connection.atomic_blocks = []
+            connection.needs_rollback = False
+            connection.run_on_commit = []
+        try:
+            connection.close()
+        except (self.DatabaseError, *self.interface_errors):
+            # It is gone already; the next use makes another.
+            connection.connection = None
+
+
+class KeepingFixup(DjangoFixup):  # type: ignore[misc]  # Celery is untyped
+    """Celery's Django support with our part for workers."""
+
+    _worker_fixup: KeepingWorkerFixup | None = None
+
+    @property
+    def worker_fixup(self) -> KeepingWorkerFixup:
+        """The worker's part, made when it is needed: making it reads the settings."""
+        if self._worker_fixup is None:
+            self._worker_fixup = KeepingWorkerFixup(self.app)
+        return self._worker_fixup
+
+
+def fixup(app: Any) -> KeepingFixup:
+    """Install Django support; Celery calls it for every new app."""
+    made: KeepingFixup = KeepingFixup(app).install()
+    return made
+
+
+def _clean(connection: Any) -> bool:
+    """Whether nothing is under way: no transaction, and no statement that a time limit cut off."""
+    if connection.in_atomic_block:
+        return False
+    driver = connection.connection
+    return bool(getattr(getattr(driver, "info", None), "transaction_status", _IDLE) == _IDLE)
