@@ -12,12 +12,14 @@ from typing import Any
 
 from celery.contrib.django.task import DjangoTask
 from celery.utils import uuid
-from django.db import transaction
+from django.apps import apps
+from django.db import DEFAULT_DB_ALIAS, transaction
 from kombu.utils.imports import symbol_by_name
 
 from orchestrator import conf
 from orchestrator.contracts.errors import ConfigurationError, InvalidOption
 from orchestrator.contracts.policy import Parts, PolicyStack
+from orchestrator.contracts.ports import Outbox
 from orchestrator.engine.app import EngineApp
 from orchestrator.engine.task import OrchestratedTask
 from orchestrator.policies.redaction import Redaction, cover
@@ -46,6 +48,9 @@ class DjangoOrchestratedTask(OrchestratedTask, DjangoTask):  # type: ignore[misc
             the ``AsyncResult`` with the id under which it will run (Celery returns None).
         """
         task_id = options.pop("task_id", None) or uuid()
+        outbox = self.app.outbox
+        if outbox is not None and options.get("outbox") is None and outbox.place(None) == (using or DEFAULT_DB_ALIAS):
+            return self.apply_async(args, kwargs, task_id=task_id, **options)
 
         def publish() -> None:
             self.apply_async(args, kwargs, task_id=task_id, **options)
@@ -63,6 +68,24 @@ class OrchestratorApp(EngineApp):
     """
 
     task_cls = "orchestrator.celery:DjangoOrchestratedTask"
+
+    builtin_fixups = frozenset({"orchestrator.engine.connections:fixup"})
+    _outbox: tuple[conf.Settings, Outbox | None] | None = None
+
+    @property
+    def outbox(self) -> Outbox | None:
+        """The outbox of ``ORCHESTRATOR["OUTBOX"]``, made again when the settings are.
+
+        Raises:
+            ConfigurationError: its app is not installed.
+        """
+        settings = conf.settings()
+        if self._outbox is None or self._outbox[0] is not settings:
+            if settings.outbox and not apps.models_ready:
+                # A producer that never set Django up has no transaction either.
+                return None
+            self._outbox = (settings, _outbox_of(settings))
+        return self._outbox[1]
 
     @cached_property
     def stack(self) -> PolicyStack:
@@ -101,6 +124,18 @@ class OrchestratorApp(EngineApp):
     def cover(self, text: str, secrets: Iterable[str]) -> str:
         """Return a text with all secrets masked."""
         return cover(text, secrets)
+
+
+def _outbox_of(settings: conf.Settings) -> Outbox | None:
+    if not settings.outbox:
+        return None
+    if not apps.is_installed("orchestrator.outbox"):
+        raise ConfigurationError(
+            f"ORCHESTRATOR['OUTBOX'] = {settings.outbox!r}, but 'orchestrator.outbox' is not in INSTALLED_APPS. "
+            "Add it and run 'manage.py migrate', or set ORCHESTRATOR['OUTBOX'] to False."
+        )
+    made: Outbox = symbol_by_name("orchestrator.outbox.writer:DatabaseOutbox")(settings)
+    return made
 
 
 @cache

@@ -42,6 +42,7 @@ POLICIES = (
     "orchestrator.policies.dead_letter.DeadLetters",
     "orchestrator.policies.redaction.Redaction",
     "orchestrator.policies.redrive.RedriveOnce",
+    "orchestrator.policies.outbox.SendOnce",
 )
 
 
@@ -71,6 +72,13 @@ class Settings:
     results_days: int | None = 30
     #: Seconds after which a redrive that was cut off half-way is taken up again.
     redrive_resume_seconds: float = 10.0
+    #: Whether messages published inside a transaction are kept in the database until it commits. True: in the
+    #: database that the router names for them; or the alias of one, or a list of aliases.
+    outbox: bool | str | tuple[str, ...] = False
+    #: Whether a message that the broker does not take is kept there, instead of failing the caller.
+    outbox_fallback: bool = False
+    #: Seconds after which a relay sends what the publishing process has not sent itself.
+    outbox_grace_seconds: float = 5.0
     #: Where the Flower of this project is reached, for links; empty shows none.
     flower_url: str = ""
     #: What a scraper of Flower's /metrics sends as ``Authorization: Bearer``; empty asks for a login instead.
@@ -95,7 +103,8 @@ def parse(raw: Mapping[str, Any]) -> Settings:
         value = getattr(parsed, name)
         if not isinstance(value, tuple) or not all(isinstance(item, str) for item in value):
             raise InvalidOption(f"ORCHESTRATOR[{name.upper()!r}] = {value!r}: give a list of strings.")
-    for name in ("letterbox_timeout", "redrive_resume_seconds"):
+    _check_outbox(parsed)
+    for name in ("letterbox_timeout", "redrive_resume_seconds", "outbox_grace_seconds"):
         value = getattr(parsed, name)
         if not isinstance(value, int | float) or value <= 0:
             raise InvalidOption(f"ORCHESTRATOR[{name.upper()!r}] = {value!r}: give a number of seconds above 0.")
@@ -110,6 +119,28 @@ def parse(raw: Mapping[str, Any]) -> Settings:
         if not isinstance(value, str) or (not value and name in ("app", "key_prefix", "letterbox")):
             raise InvalidOption(f"ORCHESTRATOR[{name.upper()!r}] = {value!r}: give a non-empty string.")
     return parsed
+
+
+def _check_outbox(parsed: Settings) -> None:
+    where = parsed.outbox
+    named = (where,) if isinstance(where, str) else where
+    if not isinstance(where, bool) and not (
+        isinstance(named, tuple) and named and all(isinstance(name, str) and name for name in named)
+    ):
+        raise InvalidOption(
+            f"ORCHESTRATOR['OUTBOX'] = {where!r}: give True or False, the alias of a database, or a list of aliases."
+        )
+    if isinstance(named, tuple):
+        databases = getattr(django_settings, "DATABASES", {})
+        for name in named:
+            if name not in databases:
+                raise UnknownOption.among(name, databases, "setting ORCHESTRATOR['OUTBOX'], a database")
+    if not isinstance(parsed.outbox_fallback, bool):
+        raise InvalidOption(f"ORCHESTRATOR['OUTBOX_FALLBACK'] = {parsed.outbox_fallback!r}: give True or False.")
+    if parsed.outbox_fallback and where is False:
+        raise InvalidOption(
+            "ORCHESTRATOR['OUTBOX_FALLBACK'] is True, but there is no outbox: set ORCHESTRATOR['OUTBOX'] to True, too."
+        )
 
 
 @cache

@@ -59,6 +59,7 @@ INSTALLED_APPS = [
     "orchestrator",
     "orchestrator.audit",
     "orchestrator.deadletters",
+    "orchestrator.outbox",
     "orchestrator.runs",
     "orchestrator.schedules",
     "orchestrator.console",
@@ -110,6 +111,11 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     )
 else:
     DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+# Workers and web processes keep their connections, and look whether they still work before they use them again.
+DATABASES["default"].setdefault("CONN_MAX_AGE", 600)
+if DATABASES["default"].get("OPTIONS", {}).get("pool"):
+    # The pool keeps them.
+    DATABASES["default"]["CONN_MAX_AGE"] = 0
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
@@ -155,6 +161,9 @@ CELERY_IMPORTS = ("tasks.email", "tasks.reports", "tasks.media", "tasks.maintena
 # --- Platform ---------------------------------------------------------------
 
 ORCHESTRATOR = {
+    # What a transaction publishes is sent if, and only if, it commits; a broker that is away delays it.
+    "OUTBOX": True,
+    "OUTBOX_FALLBACK": True,
     "STATE_URL": env.str("ORCHESTRATOR_STATE_URL", default=""),
     "FLOWER_URL": env.str("ORCHESTRATOR_FLOWER_URL", default=""),
     "METRICS_TOKEN": env.str("ORCHESTRATOR_METRICS_TOKEN", default=""),

@@ -38,6 +38,9 @@ class Publication:
     republication: bool
     #: Content of our header.
     header: dict[str, Any]
+    #: The caller's word on the outbox: None leaves it to the transaction, False sends at once, True or the alias
+    #: of a database keeps the message there first.
+    outbox: bool | str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,19 @@ class WireMessage:
             exchange=data.get("exchange", ""),
             routing_key=data.get("routing_key", ""),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """A task message that is complete, but not sent yet.
+
+    ``event`` is the body of the ``task-sent`` event that goes with it, if one is wanted.
+    """
+
+    task: str
+    task_id: str
+    message: WireMessage
+    event: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

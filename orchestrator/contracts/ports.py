@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from orchestrator.contracts.message import Letter
+from orchestrator.contracts.message import Letter, Parcel
 
 
 @runtime_checkable
@@ -35,6 +35,31 @@ class LetterSource(Protocol):
 
     def waiting(self) -> int:
         """Return how many letters lie here."""
+
+
+class Outbox(Protocol):
+    """Where messages lie, in the caller's database transaction, until they are sent."""
+
+    #: Whether a message that the broker did not take is kept here instead of failing the caller.
+    fallback: bool
+
+    def place(self, choice: bool | str | None) -> str | None:
+        """Return the alias of the database that a message published now has to be kept in.
+
+        Args:
+            choice: what the caller asked for, see :attr:`Publication.outbox`.
+
+        Returns:
+            None if it is to be sent at once.
+        Raises:
+            InvalidOption: the choice names no database of the outbox.
+        """
+
+    def keep(self, parcel: Parcel, place: str) -> None:
+        """Store a message in the open transaction of ``place``; it is sent when that commits."""
+
+    def rescue(self, parcel: Parcel, error: BaseException) -> None:
+        """Store a message that the broker did not take; a relay sends it."""
 
 
 class Claims(Protocol):

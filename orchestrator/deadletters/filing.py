@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from orchestrator.contracts import codec
 from orchestrator.contracts.message import Letter, WireMessage
 from orchestrator.contracts.outcome import Reason, Verdict
-from orchestrator.deadletters import codec
 from orchestrator.deadletters.fingerprint import fingerprint
 from orchestrator.deadletters.models import DeadLetter
 

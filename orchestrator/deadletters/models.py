@@ -10,9 +10,9 @@ from django.conf import settings
 from django.db import models
 from django.utils import timezone
 
+from orchestrator.contracts import codec
 from orchestrator.contracts.message import WireMessage
 from orchestrator.contracts.outcome import Reason, Verdict
-from orchestrator.deadletters import codec
 
 
 class State(models.TextChoices):

@@ -8,9 +8,9 @@ from typing import Any
 from kombu.utils import json as wire
 
 from orchestrator.celery import get_app
+from orchestrator.contracts import codec
 from orchestrator.contracts.errors import PayloadUnreadable, TaskMissing
 from orchestrator.contracts.message import WireMessage
-from orchestrator.deadletters import codec
 from orchestrator.deadletters.filing import RAW_LETTER
 from orchestrator.deadletters.models import DeadLetter
 

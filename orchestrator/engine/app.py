@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
 from celery import Celery
 from celery.app.task import Task
 
-from orchestrator.contracts.message import Publication, WireMessage
+from orchestrator.contracts.message import Parcel, Publication, WireMessage
 from orchestrator.contracts.policy import PolicyStack
-from orchestrator.engine import publication, redispatch
+from orchestrator.contracts.ports import Outbox
+from orchestrator.engine import keeping, publication, redispatch
 from orchestrator.engine.defaults import DEFAULTS
 
 
@@ -30,6 +31,11 @@ class EngineApp(Celery):  # type: ignore[misc]  # Celery is untyped
         """The policies, outermost first, built at first use and then frozen."""
         return PolicyStack(())
 
+    @property
+    def outbox(self) -> Outbox | None:
+        """Where messages wait for a transaction; None sends them at once."""
+        return None
+
     @cached_property
     def inherited_soft_limit(self) -> float | None:
         """The soft time limit of the settings, in seconds; kept, since every look-up of a setting costs."""
@@ -38,10 +44,17 @@ class EngineApp(Celery):  # type: ignore[misc]  # Celery is untyped
 
     @cached_property
     def _publish(self) -> Callable[[Publication], Any]:
-        return self.stack.publisher(publication.sender(super().send_task))
+        return self.stack.publisher(publication.sender(self, super().send_task))
 
     def send_task(self, name: str, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any) -> Any:
-        """Publish a task by name through the policies; arguments as for ``Celery.send_task``."""
+        """Publish a task by name through the policies; arguments as for ``Celery.send_task``.
+
+        Beside those, ``outbox=False`` sends at once though a transaction is open, ``outbox=True`` keeps the message
+        in the database first though none is, and ``outbox="alias"`` keeps it in that database.
+
+        Raises:
+            InvalidOption: the outbox cannot do what was asked for.
+        """
         return self._publish(publication.describe(self, name, args, kwargs, rest, options))
 
     def _task_from_fun(self, fun: Any, name: str | None = None, base: Any = None, **options: Any) -> Any:
@@ -87,6 +100,14 @@ class EngineApp(Celery):  # type: ignore[misc]  # Celery is untyped
             args=args,
             kwargs=kwargs,
         )
+
+    def send_kept(self, parcel: Parcel, mark: Mapping[str, str]) -> None:
+        """Send a message that the outbox kept; ``mark`` tells its copies apart.
+
+        Raises:
+            BrokerUnavailable: the broker did not take it, as far as is known.
+        """
+        keeping.send(self, parcel, mark)
 
     def decode(self, message: WireMessage) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:
         """Return ``(args, kwargs, embed)`` of a message.

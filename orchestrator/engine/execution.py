@@ -29,6 +29,8 @@ def execute(task: Any, request: Any, args: tuple[Any, ...], kwargs: dict[str, An
     """
     header = request.get(HEADER) or NO_HEADER
     chain = _chain(task, header)
+    # What is published while this is set is published by the body; before and after, by the worker for itself.
+    request.in_body = True
     try:
         if chain is None:
             return task.body(*args, **kwargs)
@@ -61,6 +63,8 @@ def execute(task: Any, request: Any, args: tuple[Any, ...], kwargs: dict[str, An
         if retries is None or made >= retries.limit or not isinstance(error, retries.on):
             raise
         raise task.retry(exc=error, countdown=retries.delay(made + 1)) from error
+    finally:
+        request.in_body = False
 
 
 def _chain(task: Any, header: Mapping[str, Any]) -> Callable[[Attempt], Any] | None:

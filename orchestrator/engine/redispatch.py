@@ -132,10 +132,10 @@ def redrive(
     }
     properties = message.properties
     sending = False
-    refused, broken = _broker_errors(app)
+    refused, broken = broker_errors(app)
     try:
         with app.producer_or_acquire() as producer:
-            _reach(producer)
+            reach(producer)
             sending = True
             producer.publish(
                 body,
@@ -158,13 +158,13 @@ def redrive(
         ) from error
 
 
-def _broker_errors(app: Any) -> tuple[tuple[type[Exception], ...], tuple[type[Exception], ...]]:
+def broker_errors(app: Any) -> tuple[tuple[type[Exception], ...], tuple[type[Exception], ...]]:
     """Return what a broker raises that answered and refused, and what one raises that cannot be reached."""
     connection = app.connection_for_write()
     return tuple(connection.channel_errors), (OperationalError, OSError, *connection.connection_errors)
 
 
-def _reach(producer: Any) -> None:
+def reach(producer: Any) -> None:
     """Make sure that the broker answers, so that a failure up to here certainly sent nothing."""
     acquire = getattr(producer.channel, "conn_or_acquire", None)
     if acquire is not None:

@@ -19,7 +19,7 @@ from orchestrator.contracts.errors import ConfigurationError
 
 TAG = "orchestrator"
 #: Apps of ours that the platform's rows, pages and verbs live in.
-APPS = ("orchestrator.audit", "orchestrator.deadletters", "orchestrator.runs", "orchestrator.schedules")
+APPS = tuple(f"orchestrator.{name}" for name in ("audit", "deadletters", "outbox", "runs", "schedules"))
 
 
 def _parsed() -> conf.Settings | CheckMessage:

@@ -9,9 +9,12 @@ from orchestrator.deadletters.models import DeadLetter
 from orchestrator.monitoring import queues as counting
 from orchestrator.monitoring.health import Check, Degraded, Result, Verdict, run, verdict
 from orchestrator.monitoring.reach import READY
+from orchestrator.outbox import services as outbox
 
 #: Seconds that a letter may wait for a relay before somebody should look.
 LETTER_PATIENCE = 30.0
+#: Seconds that a committed message may wait to be sent; the process that committed sends it within milliseconds.
+OUTBOX_PATIENCE = 30.0
 #: Seconds to wait for workers' answers; they come within milliseconds, but all are waited for.
 WORKER_PATIENCE = 1.0
 
@@ -26,6 +29,7 @@ class Report:
     workers: list[str] | None = None
     letterbox: counting.Letterbox | None = None
     open_letters: int | None = None
+    outbox: outbox.Lag | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -47,6 +51,8 @@ class Report:
                 "oldest_waiting_seconds": box and round(box.oldest_seconds, 1),
                 "relays": box and box.relays,
             },
+            "outbox": self.outbox
+            and {"waiting": self.outbox.waiting, "oldest_seconds": round(self.outbox.oldest_seconds, 1)},
         }
 
 
@@ -97,9 +103,19 @@ def _looks(made: Report) -> list[tuple[str, Check]]:
         made.open_letters = DeadLetter.objects.filter(state="open").count()
         return f"{made.open_letters} open"
 
+    def look_at_outbox(_timeout: float) -> str:
+        found = made.outbox = outbox.lag()
+        if found.oldest_seconds > OUTBOX_PATIENCE:
+            raise Degraded(
+                f"{found.waiting} committed messages wait to be sent, the oldest for {found.oldest_seconds:.0f} s; "
+                "look at the outbox in the admin, at the broker and at the log of 'manage.py relay'"
+            )
+        return f"{found.waiting} waiting"
+
     return [
         ("broker", Check("queues", count_queues, timeout=5.0, critical=False)),
         ("broker", Check("workers", ask_workers, timeout=10.0, critical=False)),
         ("letterbox", Check("relay", look_for_relay, timeout=5.0, critical=False)),
         ("database", Check("dead letters", count_letters, timeout=5.0, critical=False)),
+        ("database", Check("outbox", look_at_outbox, timeout=5.0, critical=False)),
     ]

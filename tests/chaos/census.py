@@ -12,6 +12,7 @@ from django_celery_results.models import TaskResult
 
 from orchestrator import conf
 from orchestrator.deadletters.models import DeadLetter, State
+from orchestrator.outbox.models import OutboxMessage
 from tests.support import environment
 
 
@@ -56,6 +57,7 @@ def leftovers() -> dict[str, int]:
         "unacknowledged": int(client.hlen("unacked")),
         "letters_not_filed": int(client.xlen(f"{prefix}letters")),
         "results_not_written": int(client.xlen(f"{prefix}results")),
+        "not_sent": OutboxMessage.objects.count(),
         "half_redriven": DeadLetter.objects.filter(state=State.REDRIVING).count(),
     }
     return {kind: count for kind, count in found.items() if count}

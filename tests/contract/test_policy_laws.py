@@ -26,6 +26,7 @@ from orchestrator.deadletters.drain import Drain
 from orchestrator.deadletters.models import DeadLetter
 from orchestrator.launch.ports import free_port
 from orchestrator.policies.dead_letter import DeadLetters
+from orchestrator.policies.outbox import SendOnce
 from orchestrator.policies.redrive import RedriveOnce
 from orchestrator.stores.redis.claims import RedisClaims
 from orchestrator.stores.redis.letters import RedisLetterbox, RedisLetterSource
@@ -43,7 +44,13 @@ values = st.recursive(
 )
 names = st.sampled_from(["card", "password", "token", "order", "person", "note"])
 arguments = st.tuples(st.lists(values, max_size=3), st.dictionaries(names, values, max_size=3))
-headers = st.sampled_from([{"v": 1}, {"v": 1, "redrive": {"of": "x", "letter": "fixed", "nonce": "n"}}])
+headers = st.sampled_from(
+    [
+        {"v": 1},
+        {"v": 1, "redrive": {"of": "x", "letter": "fixed", "nonce": "n"}},
+        {"v": 1, "outbox": {"row": "fixed", "nonce": "n"}},
+    ]
+)
 errors = st.sampled_from(
     [
         ValueError("no"),
@@ -193,9 +200,9 @@ def test_an_outcome_without_a_reason_is_never_buried(policy: Policy, broker: Bro
 
 
 def test_a_store_that_is_away_neither_hangs_nor_lets_a_body_run_unguarded(build: Callable[[Parts], Policy]) -> None:
-    """Each hook either needs no store, or raises ``StoreUnavailable`` soon and has not proceeded."""
+    """Each hook either needs no store, or raises ``StoreUnavailable`` or defers soon and has not proceeded."""
     policy = build(parts(f"redis://127.0.0.1:{free_port()}/0", timeout=1.0))
-    header = {"v": 1, "redrive": {"of": "x", "letter": "l", "nonce": "n"}}
+    header = {"v": 1, "redrive": {"of": "x", "letter": "l", "nonce": "n"}, "outbox": {"row": "r", "nonce": "n"}}
     begun = time.monotonic()
     for hook, subject in (
         (policy.on_publish, publication(add, ([1, 2], {}), header)),
@@ -203,7 +210,9 @@ def test_a_store_that_is_away_neither_hangs_nor_lets_a_body_run_unguarded(build:
     ):
         proceed = Proceed("value")
         came = outcome_of(hook, subject, proceed)
-        assert (came == "value" and proceed.calls == 1) or (isinstance(came, StoreUnavailable) and not proceed.calls)
+        assert (came == "value" and proceed.calls == 1) or (
+            isinstance(came, StoreUnavailable | Defer) and not proceed.calls
+        )
     assert time.monotonic() - begun < 10
 
 
@@ -214,12 +223,13 @@ def test_the_letterbox_policy_fails_closed(broker: Broker) -> None:
         settled(policy, Outcome(Verdict.FAILED, Reason.FAILED), 1)
 
 
-def test_of_two_copies_of_a_redriven_letter_the_first_runs_also_again(broker: Broker) -> None:
+@pytest.mark.parametrize(("kind", "key", "name"), [(RedriveOnce, "redrive", "letter"), (SendOnce, "outbox", "row")])
+def test_of_two_copies_the_first_runs_also_again(broker: Broker, kind: type[Policy], key: str, name: str) -> None:
     """A copy that is delivered again, or retried, is the same copy; another nonce is another."""
-    policy = RedriveOnce.build(parts(broker.url))
+    policy = kind.build(parts(broker.url))
     runs = []
     for nonce in ("first", "second", "first", "third"):
-        header = {"v": 1, "redrive": {"of": "x", "letter": "l", "nonce": nonce}}
+        header = {"v": 1, key: {name: "one", "nonce": nonce}}
         proceed = Proceed("ran")
         came = outcome_of(policy.on_execute, attempt(add, ([], {}), header), proceed)
         assert proceed.calls == (came == "ran")

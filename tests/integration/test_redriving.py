@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from orchestrator.audit.models import AuditEntry
 from orchestrator.celery import get_app
-from orchestrator.contracts import events
+from orchestrator.contracts import codec, events
 from orchestrator.contracts.errors import (
     AlreadyClosed,
     BrokerUnavailable,
@@ -28,7 +28,7 @@ from orchestrator.contracts.errors import (
     TaskMissing,
 )
 from orchestrator.contracts.message import WireMessage
-from orchestrator.deadletters import codec, redriving, services
+from orchestrator.deadletters import redriving, services
 from orchestrator.deadletters.filing import file_of
 from orchestrator.deadletters.models import DeadLetter, State
 from orchestrator.deadletters.plans import plan_of

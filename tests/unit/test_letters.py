@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.contracts import codec
 from orchestrator.contracts.errors import PayloadUnreadable
 from orchestrator.contracts.message import LETTER_VERSION, Letter, WireMessage
 from orchestrator.contracts.outcome import Reason, Verdict
-from orchestrator.deadletters import codec
 from orchestrator.deadletters.filing import RAW_LETTER, file_of, row_of
 from orchestrator.deadletters.models import DeadLetter
 

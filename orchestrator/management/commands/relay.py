@@ -1,4 +1,4 @@
-"""``manage.py relay``: moves dead letters from Redis into the database, and looks after them."""
+"""``manage.py relay``: moves dead letters from Redis into the database, sends what the outbox holds."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from orchestrator.celery import get_app
 from orchestrator.contracts.errors import ConfigurationError, StoreUnavailable
 from orchestrator.deadletters import services
 from orchestrator.deadletters.drain import Drain, source
+from orchestrator.outbox import services as outbox
 from orchestrator.runs import retention, spool
 from orchestrator.stores.redis.presence import SHOW_EVERY, Presence
 
@@ -117,9 +118,10 @@ class Command(BaseCommand):
     """Run one relay; any number may run side by side."""
 
     help = (
-        "Move dead letters from Redis into the database within a second of their arrival, publish again what a "
-        "redrive left half done, and delete what retention settings allow. Any number of relays may run. "
-        "Ends in order on SIGTERM or Ctrl-C. Exit code 0; 1 if --once could not finish or nothing is configured."
+        "Move dead letters from Redis into the database within a second of their arrival, send what the outbox "
+        "holds, publish again what a redrive left half done, and delete what retention settings allow. Any number "
+        "of relays may run. Ends in order on SIGTERM or Ctrl-C. Exit code 0; 1 if --once could not finish "
+        "or nothing is configured."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -154,13 +156,16 @@ class Command(BaseCommand):
             while done := drain(batch, 0.0):
                 filed += done
             write_results = _results()
+            sent = 0
+            while done := outbox.sweep():
+                sent += done
             while write_results():
                 pass
             resumed = services.resume_interrupted()
             pruned = services.prune() + retention.prune()
         except AWAY as error:
             raise CommandError(f"The relay could not finish; nothing is lost. {error}") from error
-        self.stdout.write(f"filed {filed}, resumed {resumed}, pruned {pruned}")
+        self.stdout.write(f"filed {filed}, sent {sent}, resumed {resumed}, pruned {pruned}")
 
 
 def _sign(presence: Presence, name: str) -> Callable[[], int]:
@@ -186,6 +191,7 @@ def _run(drain: Drain, batch: int, show: Callable[[], int]) -> None:
     duties = (
         letters,
         Duty("Results", _results()),
+        Duty("Outbox", outbox.sweep),
         Duty("Redrives", services.resume_interrupted, every=RESUME_EVERY),
         Duty("Retention of letters", services.prune, every=PRUNE_EVERY),
         Duty("Retention of results", retention.prune, every=PRUNE_EVERY),

@@ -1,4 +1,4 @@
-"""The one column that holds a letter's payload.
+"""The one column that holds a payload: of a dead letter, of a message in the outbox.
 
 A stored payload is ``codec:data``. Today there is ``plain``; an encrypting codec
 can be added beside it, and rows of both kinds live side by side, so encryption

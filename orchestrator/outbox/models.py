@@ -1,0 +1,63 @@
+"""Rows of the outbox. A row exists until its message was sent."""
+
+from __future__ import annotations
+
+import secrets
+from typing import ClassVar
+
+from django.db import models
+from django.utils import timezone
+
+from orchestrator.contracts import codec
+from orchestrator.contracts.message import Parcel
+
+
+def new_name() -> str:
+    """Return the name under which all copies of one row's message are one."""
+    return secrets.token_hex(12)
+
+
+class OutboxMessage(models.Model):
+    """One message, complete, that is to be sent once its transaction has committed.
+
+    ``payload`` is the only column that holds arguments. Rows are numbered in the order
+    in which they were published.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    name = models.CharField(max_length=32, unique=True, default=new_name, editable=False)
+    task = models.CharField(max_length=255)
+    task_id = models.CharField(max_length=255, db_index=True)
+    queue = models.CharField(max_length=255, blank=True)
+    args_repr = models.TextField(blank=True)
+    kwargs_repr = models.TextField(blank=True)
+    payload = models.TextField(editable=False)
+    #: Body of the ``task-sent`` event, redacted by whoever built it.
+    event = models.JSONField(null=True, blank=True, editable=False)
+    created_at = models.DateTimeField(default=timezone.now)
+    #: From then on a relay may send it.
+    due_at = models.DateTimeField(db_index=True)
+    #: The relay that has it, until ``due_at``.
+    claim = models.CharField(max_length=32, blank=True, db_index=True, editable=False)
+    #: Sendings that failed or were cut off.
+    attempts = models.PositiveIntegerField(default=0)
+    error = models.TextField(blank=True)
+
+    objects: ClassVar[models.Manager[OutboxMessage]] = models.Manager()
+
+    class Meta:
+        ordering = ("id",)
+        default_permissions = ("view",)
+        verbose_name = "message"
+
+    def __str__(self) -> str:
+        return f"{self.task} {self.task_id}"
+
+    @property
+    def parcel(self) -> Parcel:
+        """The message.
+
+        Raises:
+            PayloadUnreadable: the column cannot be read by this release.
+        """
+        return Parcel(self.task, self.task_id, codec.unseal(self.payload), self.event)

@@ -1,0 +1,107 @@
+"""Into the outbox: a row in the caller's transaction, sent when that commits."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.db import connections, router
+from django.utils import timezone
+
+from orchestrator.conf import Settings
+from orchestrator.contracts import codec
+from orchestrator.contracts.errors import InvalidOption, UnknownOption
+from orchestrator.contracts.message import Parcel
+from orchestrator.outbox import sending
+from orchestrator.outbox.models import OutboxMessage
+
+
+class DatabaseOutbox:
+    """The outbox in the project's databases (:class:`~orchestrator.contracts.ports.Outbox`)."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.fallback = settings.outbox_fallback
+        self.aliases = aliases(settings)
+        self._grace = timedelta(seconds=settings.outbox_grace_seconds)
+
+    def place(self, choice: bool | str | None) -> str | None:
+        """Return the database in whose open transaction a message has to wait, None for none.
+
+        A message that meets no transaction is kept as well while the broker is known to be away and the fallback
+        is on: to try it would hold the caller. Of several databases with an open transaction the first that the
+        setting lists is taken.
+
+        Raises:
+            UnknownOption: the outbox has no such database.
+            InvalidOption: the choice is of another kind.
+        """
+        if choice is None:
+            place = next((alias for alias in self.aliases if in_transaction(alias)), None)
+            return self.aliases[0] if place is None and self.fallback and sending.resting() else place
+        if choice is False:
+            return None
+        if choice is True:
+            return next((alias for alias in self.aliases if in_transaction(alias)), self.aliases[0])
+        if not isinstance(choice, str):
+            raise InvalidOption(f"outbox={choice!r}: give True, False or the alias of a database.")
+        if choice not in self.aliases:
+            raise UnknownOption.among(choice, self.aliases, "outbox=, a database of ORCHESTRATOR['OUTBOX']")
+        return choice
+
+    def keep(self, parcel: Parcel, place: str) -> None:
+        """Insert a row and have it sent when the transaction commits; at once if none is open.
+
+        Raises:
+            DatabaseError: the row could not be written; nothing is sent.
+        """
+        row = self._row(parcel)
+        row.due_at += self._grace
+        row.save(using=place, force_insert=True)
+        if connections[place].autocommit or connections[place].in_atomic_block:
+            sending.at_commit(row, place)
+        # Else the caller commits by hand, which tells nobody: a relay sends it.
+
+    def rescue(self, parcel: Parcel, error: BaseException) -> None:
+        """Insert a row that relays send: the broker did not take it.
+
+        Raises:
+            DatabaseError: the row could not be written either; the message is not kept.
+        """
+        sending.rest()
+        row = self._row(parcel)
+        row.error = f"{type(error).__name__}: {error}"[: sending.ERROR_LENGTH]
+        row.attempts = 1
+        row.save(using=self.aliases[0], force_insert=True)
+
+    def _row(self, parcel: Parcel) -> OutboxMessage:
+        headers = parcel.message.headers
+        now = timezone.now()
+        return OutboxMessage(
+            task=parcel.task,
+            task_id=parcel.task_id,
+            queue=parcel.message.queue or parcel.message.routing_key,
+            args_repr=headers.get("argsrepr") or "",
+            kwargs_repr=headers.get("kwargsrepr") or "",
+            payload=codec.seal(parcel.message),
+            event=parcel.event,
+            created_at=now,
+            due_at=now,
+        )
+
+
+def aliases(settings: Settings) -> tuple[str, ...]:
+    """Return the databases that the outbox lies in; while it is off, the one where rows may be left from before."""
+    where = settings.outbox
+    if isinstance(where, str):
+        return (where,)
+    if isinstance(where, tuple):
+        return where
+    return (router.db_for_write(OutboxMessage),)
+
+
+def in_transaction(alias: str) -> bool:
+    """Return whether this thread has a transaction open on a database; asks no server."""
+    connection = connections[alias]
+    if connection.in_atomic_block:
+        return True
+    # Autocommit switched off by hand: every statement is part of some transaction.
+    return connection.connection is not None and not connection.autocommit
