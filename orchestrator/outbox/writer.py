@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 from django.db import connections, router
@@ -36,7 +37,8 @@ class DatabaseOutbox:
         """
         if choice is None:
             place = next((alias for alias in self.aliases if in_transaction(alias)), None)
-            return self.aliases[0] if place is None and self.fallback and sending.resting() else place
+            kept = place is None and self.fallback and sending.resting() and not _in_event_loop()
+            return self.aliases[0] if kept else place
         if choice is False:
             return None
         if choice is True:
@@ -65,7 +67,10 @@ class DatabaseOutbox:
 
         Raises:
             DatabaseError: the row could not be written either; the message is not kept.
+            Exception: ``error`` itself, in an event loop, where Django's models must not be used.
         """
+        if _in_event_loop():
+            raise error
         sending.rest()
         row = self._row(parcel)
         row.error = f"{type(error).__name__}: {error}"[: sending.ERROR_LENGTH]
@@ -105,3 +110,11 @@ def in_transaction(alias: str) -> bool:
         return True
     # Autocommit switched off by hand: every statement is part of some transaction.
     return connection.connection is not None and not connection.autocommit
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
@@ -275,6 +276,19 @@ def test_a_publish_outside_of_a_transaction_fails_where_no_fallback_is_wanted(br
     with transaction.atomic():
         add.delay(1, 2)
     assert OutboxMessage.objects.count() == 1
+
+
+def test_an_event_loop_gets_the_brokers_own_error(broker: Broker) -> None:
+    """There no row may be written; what is told is why it would have been."""
+
+    async def view() -> None:
+        add.delay(1, 2)
+
+    broker.stop()
+    for _ in range(2):
+        with pytest.raises(Exception, match="Connection refused"):
+            asyncio.run(view())
+    assert not OutboxMessage.objects.exists()
 
 
 # --- relays ------------------------------------------------------------------------------

@@ -7,15 +7,18 @@ from pathlib import Path
 
 import pytest
 import redis
+from django_celery_results.models import TaskResult
 
 from orchestrator import conf
 from orchestrator.celery import get_app
+from orchestrator.launch.ports import free_port
+from orchestrator.runs import spool
 from orchestrator.stores.redis.letters import letters_stream
 from tests.conftest import Platform
 from tests.support import far_side
 from tests.support.broker import Broker
 from tests.support.wait import eventually, stays
-from tests.support.zoo import add, end, precious
+from tests.support.zoo import add, end, follow, precious
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -49,3 +52,18 @@ def test_messages_wait_unacknowledged_while_the_letterbox_is_away(platform: Plat
     # The worker goes on as if nothing had happened.
     assert add.delay(2, 3).get(timeout=20) == 5
     assert letters.size() == len(sent)
+
+
+def test_a_task_runs_though_no_state_of_it_can_be_written(platform: Platform) -> None:
+    """Celery drops a task whose start cannot be recorded. Here the start is not shown, and the end waits in Redis."""
+    dead = f"postgres://postgres@127.0.0.1:{free_port()}/nowhere"
+    worker = platform.worker(env={"DATABASE_URL": dead})
+    assert get_app().conf.task_track_started
+    sent = follow.delay(1, "ran anyway")
+    eventually(lambda: far_side.effects("ran anyway"), message=lambda: worker.tail())
+    eventually(lambda: spool.waiting() == 1, message=lambda: worker.tail())
+    eventually(lambda: platform.broker.client.hlen("unacked") == 0)
+    drain = spool.Drain(get_app().backend)
+    eventually(drain)
+    assert TaskResult.objects.get(task_id=sent.id).status == "SUCCESS"
+    assert len(far_side.effects("ran anyway")) == 1
