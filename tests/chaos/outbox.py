@@ -27,7 +27,7 @@ from tests.support.worker import Relay, Worker, platform_env
 TRANSACTIONS = 2000
 PUBLISHERS = 2
 #: Longest life of a publisher, once it is up; a transaction takes some milliseconds.
-LIFETIME = 2.0
+LIFETIME = 0.6
 PATIENCE = 120.0
 #: So short that relays and the publishing processes often send the same message.
 GRACE = "0.05"
@@ -82,7 +82,7 @@ class _Play:
         share = -(-min(left, max(100, self.wanted // 8)) // PUBLISHERS)
         started: list[Process] = []
         for _ in range(PUBLISHERS):
-            lifetime = 0.0 if immortal else self.dice.uniform(0.05, LIFETIME)
+            lifetime = 0.0 if immortal else self.dice.uniform(0.01, LIFETIME)
             arguments = [str(self.next), str(share), str(self.dice.randrange(10**6)), str(lifetime)]
             publisher = Process(
                 ["python", "-m", "tests.chaos.publisher", *arguments],

@@ -72,6 +72,18 @@ def test_letters_clicked_by_several_of_whom_some_die_run_once_more_each() -> Non
     assert report["clickers_killed"] > 0
 
 
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_exactly_what_was_committed_runs(database: str) -> None:
+    """Half of the transactions are rolled back; publishers and relays die, the broker is away for a while."""
+    report = play("outbox", "--seed", "6", "--seconds", "15", "--tasks", "200", "--database", database)
+    assert report["database"] == database
+    assert report["took_effect"] == report["asked"] > 50
+    assert report["rolled_back_but_ran"] == 0
+    assert report["broker_outages"] == 1
+    for kind in ("publishers_killed", "relays_killed"):
+        assert report[kind] > 0, report
+
+
 def test_a_report_that_lost_something_fails_the_program() -> None:
     """The exit code is the gate: lost or leaked is a failure, doubled alone is not."""
     from tests.chaos.catalogue import Report
@@ -85,7 +97,7 @@ def test_a_report_that_lost_something_fails_the_program() -> None:
 def test_names_are_listed_and_unknown_ones_refused() -> None:
     """``--list`` prints one name a line; an unknown name is told which there are."""
     listed = chaos("--list")
-    assert listed.stdout.split() == ["endings", "child_kill", "redrive"]
+    assert listed.stdout.split() == ["endings", "child_kill", "redrive", "outbox"]
     refused = chaos("child_kil")
     assert refused.returncode == 2
-    assert "no scenario child_kil; there are: endings, child_kill, redrive" in refused.stderr
+    assert "no scenario child_kil; there are: endings, child_kill, redrive, outbox" in refused.stderr
