@@ -88,7 +88,10 @@ def start(request: pytest.FixtureRequest) -> Iterator[Callable[[Started], Starte
 
 @pytest.fixture
 def broker() -> Broker:
-    """The private broker, empty."""
+    """The private broker, empty; nobody remembers that it was ever away."""
+    from orchestrator.outbox import sending
+
+    sending.rest(0)
     made = environment.world().broker
     made.flush()
     return made

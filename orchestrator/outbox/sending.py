@@ -34,9 +34,9 @@ class _Rest:
     until = 0.0
 
 
-def rest() -> None:
-    """Note that the broker did not answer."""
-    _Rest.until = time.monotonic() + PAUSE
+def rest(seconds: float = PAUSE) -> None:
+    """Note that the broker did not answer; 0 seconds forgets it."""
+    _Rest.until = time.monotonic() + seconds
 
 
 def resting() -> bool:

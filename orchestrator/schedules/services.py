@@ -126,7 +126,8 @@ def run_now(task: PeriodicTask, *, by: Any = None, actor: str = "") -> str:
     with transaction.atomic():
         record("schedule.run", by=by, actor=actor, target=task.name, task=task.task, task_id=task_id)
         try:
-            get_app().tasks[task.task].apply_async(args, kwargs, task_id=task_id, **options)
+            # At once: a person waits for the answer, and is told if the broker is away.
+            get_app().tasks[task.task].apply_async(args, kwargs, task_id=task_id, outbox=False, **options)
         except (OperationalError, OSError) as error:
             raise BrokerUnavailable(
                 f"Schedule {task.name!r} was not run: the broker cannot be reached ({error}). "

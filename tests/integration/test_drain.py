@@ -291,7 +291,7 @@ def test_once_files_everything_and_ends(platform: Platform) -> None:
     bury(*letters)
     relay = platform.relay(options=("--once", "--batch", "10"))
     assert relay.wait() == 0
-    assert "filed 25, resumed 0, pruned 0" in relay.log
+    assert "filed 25, sent 0, resumed 0, pruned 0" in relay.log
     assert all_filed(letters)
 
 

@@ -36,9 +36,9 @@ pytestmark = [pytest.mark.database, pytest.mark.django_db(transaction=True)]
 @pytest.fixture(autouse=True)
 def empty_broker(broker: Broker) -> Iterator[Broker]:
     """An empty broker, and no memory of one that did not answer."""
-    sending._Rest.until = 0.0
+    sending.rest(0)
     yield broker
-    sending._Rest.until = 0.0
+    sending.rest(0)
     if not broker.pid:
         broker.start()
 

@@ -38,7 +38,7 @@ def other(django_db_setup: None, django_db_blocker: Any, tmp_path_factory: Any) 
 @pytest.fixture(autouse=True)
 def awake(broker: Broker) -> None:
     """An empty broker that is known to answer."""
-    sending._Rest.until = 0.0
+    sending.rest(0)
 
 
 def use(settings: Any, where: Any) -> None:

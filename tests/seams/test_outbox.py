@@ -36,7 +36,7 @@ def started(django_db_setup: None) -> Iterator[Worker]:
 @pytest.fixture
 def worker(started: Worker, transactional_db: None) -> Worker:
     """A running worker, an empty database, nothing on the far side."""
-    sending._Rest.until = 0.0
+    sending.rest(0)
     far_side.clear()
     return started
 
