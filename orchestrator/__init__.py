@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.contracts import errors
+from orchestrator.contracts.fencing import fencing
+from orchestrator.contracts.idempotency import Idempotent
 from orchestrator.contracts.options import Retries
 from orchestrator.contracts.outcome import Defer, PermanentError
 
@@ -21,11 +23,13 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Defer",
+    "Idempotent",
     "OrchestratedTask",
     "OrchestratorApp",
     "PermanentError",
     "Retries",
     "errors",
+    "fencing",
     "progress",
     "task",
 ]

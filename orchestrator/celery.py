@@ -17,11 +17,13 @@ from kombu.utils.imports import symbol_by_name
 
 from orchestrator import conf
 from orchestrator.contracts.errors import ConfigurationError, InvalidOption
+from orchestrator.contracts.idempotency import TransactionalRecords
 from orchestrator.contracts.policy import Parts, PolicyStack
 from orchestrator.engine.app import EngineApp
 from orchestrator.engine.task import OrchestratedTask
 from orchestrator.policies.redaction import Redaction, cover
-from orchestrator.stores.redis.claims import RedisClaims
+from orchestrator.stores.redis.idempotency import RedisIdempotencyRecords
+from orchestrator.stores.redis.leases import RedisLeases
 
 
 class DjangoOrchestratedTask(OrchestratedTask, DjangoTask):  # type: ignore[misc]  # Celery's classes are untyped
@@ -54,6 +56,12 @@ class DjangoOrchestratedTask(OrchestratedTask, DjangoTask):  # type: ignore[misc
         return self.AsyncResult(task_id)
 
 
+def _transactional_records() -> TransactionalRecords:
+    """Return the records that live in the database; only now is their model needed."""
+    records: TransactionalRecords = named("TRANSACTIONAL_RECORDS", conf.settings().transactional_records)()
+    return records
+
+
 class OrchestratorApp(EngineApp):
     """Celery's app with the platform wired in. Write it where you wrote ``Celery(...)``::
 
@@ -74,10 +82,14 @@ class OrchestratorApp(EngineApp):
         settings = conf.settings()
         url = conf.state_url()
         letterbox = named("LETTERBOX", settings.letterbox)(url, settings.key_prefix, settings.letterbox_timeout)
+        leases = RedisLeases(url, settings.key_prefix, settings.letterbox_timeout)
         parts = Parts(
             letterbox=letterbox,
-            claims=RedisClaims(url, settings.key_prefix, settings.letterbox_timeout),
+            leases=leases,
+            idempotency=RedisIdempotencyRecords(leases),
+            transactional_records=_transactional_records,
             redacted_names=settings.redacted_names,
+            lease_seconds=settings.lease_seconds,
         )
         return PolicyStack(named("POLICIES", path).build(parts) for path in settings.policies)
 

@@ -42,6 +42,7 @@ POLICIES = (
     "orchestrator.policies.dead_letter.DeadLetters",
     "orchestrator.policies.redaction.Redaction",
     "orchestrator.policies.redrive.RedriveOnce",
+    "orchestrator.policies.idempotency.Idempotency",
 )
 
 
@@ -51,7 +52,7 @@ class Settings:
 
     #: Dotted path of the project's Celery app.
     app: str = "orchestrator.celery:app"
-    #: Redis that holds letters and claims; the broker where that is a Redis.
+    #: Redis that holds letters, leases and records; the broker where that is a Redis.
     state_url: str = ""
     #: Prefix of every key of ours in that Redis; may serve as hash tag.
     key_prefix: str = "orchestrator:"
@@ -63,6 +64,10 @@ class Settings:
     redacted_names: tuple[str, ...] = REDACTED_NAMES
     #: Seconds that a write to the letterbox may take before the message goes back.
     letterbox_timeout: float = 2.0
+    #: Seconds after which a key that a dead process held is free; the living renew theirs.
+    lease_seconds: float = 30.0
+    #: Where records of transactional idempotency are kept: in the tasks' own database.
+    transactional_records: str = "orchestrator.idempotency.records:DatabaseRecords"
     #: Days that closed (redriven, discarded) dead letters are kept; None keeps them.
     closed_letters_days: int | None = 90
     #: Days that open dead letters are kept; None, the default, keeps them until somebody acts.
@@ -95,7 +100,7 @@ def parse(raw: Mapping[str, Any]) -> Settings:
         value = getattr(parsed, name)
         if not isinstance(value, tuple) or not all(isinstance(item, str) for item in value):
             raise InvalidOption(f"ORCHESTRATOR[{name.upper()!r}] = {value!r}: give a list of strings.")
-    for name in ("letterbox_timeout", "redrive_resume_seconds"):
+    for name in ("letterbox_timeout", "lease_seconds", "redrive_resume_seconds"):
         value = getattr(parsed, name)
         if not isinstance(value, int | float) or value <= 0:
             raise InvalidOption(f"ORCHESTRATOR[{name.upper()!r}] = {value!r}: give a number of seconds above 0.")
@@ -105,9 +110,10 @@ def parse(raw: Mapping[str, Any]) -> Settings:
             raise InvalidOption(
                 f"ORCHESTRATOR[{name.upper()!r}] = {value!r}: give whole days, 1 or more, or None to keep for ever."
             )
-    for name in ("app", "key_prefix", "letterbox", "state_url", "flower_url", "metrics_token"):
+    needed = ("app", "key_prefix", "letterbox", "transactional_records")
+    for name in (*needed, "state_url", "flower_url", "metrics_token"):
         value = getattr(parsed, name)
-        if not isinstance(value, str) or (not value and name in ("app", "key_prefix", "letterbox")):
+        if not isinstance(value, str) or (not value and name in needed):
             raise InvalidOption(f"ORCHESTRATOR[{name.upper()!r}] = {value!r}: give a non-empty string.")
     return parsed
 
@@ -119,7 +125,7 @@ def settings() -> Settings:
 
 
 def state_url() -> str:
-    """Return the URL of the Redis that holds letters and claims.
+    """Return the URL of the Redis that holds letters, leases and records.
 
     Raises:
         InvalidOption: none is set and the broker is no Redis.

@@ -61,6 +61,7 @@ INSTALLED_APPS = [
     "orchestrator.deadletters",
     "orchestrator.runs",
     "orchestrator.schedules",
+    "orchestrator.idempotency",
     "orchestrator.console",
     "orchestrator.flower",
     "tasks",

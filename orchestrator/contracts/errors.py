@@ -7,6 +7,7 @@
     ├─ PublishError                UnknownTask
     ├─ StoreUnavailable            LetterboxUnavailable · BrokerUnavailable
     ├─ RedriveError                AlreadyClosed · TaskMissing · PayloadIncompatible · PayloadUnreadable
+    ├─ IdempotencyConflict
     └─ PermissionRefused
 
 A class docstring is the default message, so the text that a user meets and the
@@ -17,6 +18,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+
+from orchestrator.contracts.outcome import PermanentError
 
 
 class OrchestratorError(Exception):
@@ -89,6 +92,10 @@ class PayloadIncompatible(RedriveError):
 
 class PayloadUnreadable(RedriveError):
     """The message of this dead letter cannot be decoded, so it cannot be edited."""
+
+
+class IdempotencyConflict(OrchestratorError, PermanentError):
+    """An idempotency key was used again for a call with other arguments."""
 
 
 class PermissionRefused(OrchestratorError):

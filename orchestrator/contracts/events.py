@@ -56,6 +56,25 @@ class LetterDiscarded:
     task: str
 
 
+@dataclass(frozen=True, slots=True)
+class RunReplayed:
+    """An idempotent task's recorded result was returned instead of running it again."""
+
+    task: str
+    task_id: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseLost:
+    """A task ended whose lease somebody else had taken meanwhile; both may have taken effect."""
+
+    task: str
+    task_id: str
+    key: str
+    fence: int
+
+
 Subscriber = Callable[[object], None]
 
 _subscribers: dict[type, list[Subscriber]] = {}

@@ -15,6 +15,9 @@ from orchestrator.contracts.outcome import Reason, Verdict
 HEADER = "orchestrator"
 HEADER_VERSION = 1
 
+#: Fields of our header that a redriven message keeps.
+KEPT_BY_REDRIVE = ("idempotency_key",)
+
 #: Format version of a letter on its way to the database.
 LETTER_VERSION = 1
 
@@ -160,3 +163,5 @@ class Attempt:
     header: Mapping[str, Any]
     #: Builds the letter for an outcome; None where no message stands behind the attempt.
     letter: Any = None
+    #: What it will be called if it ends well; a policy that ran nothing says so here.
+    verdict: Verdict = Verdict.SUCCEEDED

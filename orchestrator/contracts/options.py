@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.contracts.errors import InvalidOption, UnknownOption
+from orchestrator.contracts.idempotency import Idempotent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +67,7 @@ OPTIONS: Mapping[str, str] = {
     "retries": "a Retries(...) value or None",
     "sensitive": "a tuple of argument names",
     "bury_expired": "True or False",
+    "idempotency": 'an Idempotent(key="…") value or None',
 }
 
 #: Keywords that Celery understands beside the attributes of its Task class.
@@ -128,6 +130,9 @@ def check_options(
     retries = given.get("retries")
     if retries is not None and not isinstance(retries, Retries):
         raise InvalidOption(f"Task {task!r}: retries={retries!r} must be {OPTIONS['retries']}.")
+    idempotency = given.get("idempotency")
+    if idempotency is not None and not isinstance(idempotency, Idempotent):
+        raise InvalidOption(f"Task {task!r}: idempotency={idempotency!r} must be {OPTIONS['idempotency']}.")
     sensitive = given.get("sensitive", ())
     if isinstance(sensitive, str) or not all(isinstance(name, str) for name in sensitive):
         raise InvalidOption(f"Task {task!r}: sensitive={sensitive!r} must be {OPTIONS['sensitive']}.")

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.contracts.idempotency import IdempotencyRecords, TransactionalRecords
 from orchestrator.contracts.message import Attempt, Publication
 from orchestrator.contracts.outcome import Outcome
-from orchestrator.contracts.ports import Claims, Letterbox
+from orchestrator.contracts.ports import Leases, Letterbox
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +22,13 @@ class Parts:
     """What policies are made of; the composition root fills it in."""
 
     letterbox: Letterbox
-    claims: Claims
+    leases: Leases
+    idempotency: IdempotencyRecords
+    #: Loaded when a task first asks for it: it needs a database model.
+    transactional_records: Callable[[], TransactionalRecords]
     redacted_names: tuple[str, ...] = ()
+    #: Seconds that a lease lasts without being renewed.
+    lease_seconds: float = 30.0
 
 
 class Policy:
@@ -32,6 +38,10 @@ class Policy:
     it does not own passes unchanged; what it took it releases on every exit;
     ``on_settle`` may be called twice for one attempt without harm.
     """
+
+    #: Whether it holds something under an attempt's id while the body runs; whoever
+    #: settles for a process that died then knows that id.
+    holding = False
 
     def on_publish(self, publication: Publication, proceed: Callable[[Publication], Any]) -> Any:
         """Wrap one act of sending."""
@@ -69,6 +79,7 @@ class PolicyStack:
         self._publishing = self._overriding("on_publish")
         self._executing = self._overriding("on_execute")
         self._settling = tuple(reversed(self._overriding("on_settle")))
+        self._holding = tuple(p for p in self.policies if p.holding)
 
     def _overriding(self, hook: str) -> tuple[Policy, ...]:
         return tuple(p for p in self.policies if getattr(type(p), hook) is not getattr(Policy, hook))
@@ -83,6 +94,10 @@ class PolicyStack:
         """Return ``run`` wrapped by the policies that apply, or None if none does."""
         hooks = [p.on_execute for p in self._executing if p.applies(task, header)]
         return _nest(hooks, run) if hooks else None
+
+    def holds(self, task: Any, header: Mapping[str, Any]) -> bool:
+        """Whether something will be held under the id of an attempt at this task."""
+        return any(p.applies(task, header) for p in self._holding)
 
     def settle(self, attempt: Attempt, outcome: Outcome) -> None:
         """Tell every policy, innermost first."""

@@ -7,6 +7,8 @@ a database model or a Redis client that it does not own.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from orchestrator.contracts.message import Letter
@@ -37,8 +39,45 @@ class LetterSource(Protocol):
         """Return how many letters lie here."""
 
 
-class Claims(Protocol):
-    """First writer wins, once for all processes."""
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Ownership of a key for a while.
 
-    def claim(self, key: str, owner: str, ttl: float) -> bool:
-        """Return whether ``owner`` holds ``key``, taking it for ``ttl`` seconds if it is free."""
+    ``fence`` grows with every new owner of any key, for ever: whoever checks it refuses
+    an owner that lost its lease without noticing.
+    """
+
+    key: str
+    owner: str
+    fence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a key: its lease, what the owner noted, and the seconds left."""
+
+    lease: Lease
+    note: str
+    seconds: float
+
+
+class Leases(Protocol):
+    """One owner a key at any time, once for all processes."""
+
+    def acquire(self, key: str, owner: str, seconds: float, note: str = "") -> Lease | None:
+        """Take a free key, or extend it for the owner that has it; None if another holds it."""
+
+    def renew(self, lease: Lease, seconds: float) -> bool:
+        """Let a lease last ``seconds`` from now; False if its owner has lost it."""
+
+    def release(self, key: str, owner: str) -> bool:
+        """Give a key back; False if this owner does not hold it."""
+
+    def holder(self, key: str) -> Holder | None:
+        """Return who holds a key."""
+
+    def free(self, key: str) -> bool:
+        """Take a key from whoever holds it."""
+
+    def keep(self, lease: Lease, seconds: float) -> AbstractContextManager[None]:
+        """Renew a lease while a block runs."""

@@ -32,17 +32,18 @@ def execute(task: Any, request: Any, args: tuple[Any, ...], kwargs: dict[str, An
     try:
         if chain is None:
             return task.body(*args, **kwargs)
-        return chain(
-            Attempt(
-                attempt_id="",
-                task=task,
-                task_id=request.id,
-                args=args,
-                kwargs=kwargs,
-                retries=request.retries or 0,
-                header=header,
-            )
+        attempt = Attempt(
+            attempt_id=request.get(redispatch.ATTEMPT) or "",
+            task=task,
+            task_id=request.id,
+            args=args,
+            kwargs=kwargs,
+            retries=request.retries or 0,
+            header=header,
         )
+        value = chain(attempt)
+        request.orchestrator_verdict = attempt.verdict
+        return value
     except Defer as deferral:
         raise redispatch.defer(task, request, deferral.seconds) from deferral
     except Skip as skip:

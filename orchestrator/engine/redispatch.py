@@ -12,12 +12,14 @@ from kombu.exceptions import OperationalError
 from kombu.serialization import dumps, loads
 
 from orchestrator.contracts.errors import BrokerUnavailable, PayloadIncompatible, PayloadUnreadable, TaskMissing
-from orchestrator.contracts.message import HEADER, HEADER_VERSION, WireMessage
+from orchestrator.contracts.message import HEADER, HEADER_VERSION, KEPT_BY_REDRIVE, WireMessage
 
 #: Attempts kept in a message's history; older ones are counted, not dropped in silence.
 HISTORY_LIMIT = 20
 #: Content types that a redrive may decode.
 ACCEPT = ("application/json",)
+#: Field of a request that carries the attempt's id from the process that settles to the one that runs.
+ATTEMPT = "orchestrator_attempt"
 
 
 class Deferred(Retry):  # type: ignore[misc]  # Celery is untyped
@@ -33,9 +35,14 @@ def marker() -> type:
     return OurTask
 
 
+def _carried(request: Any) -> dict[str, Any]:
+    """Return the headers that a republication keeps; the id of this attempt is not among them."""
+    return {name: value for name, value in (request.headers or {}).items() if name != ATTEMPT}
+
+
 def with_history(request: Any, error: BaseException | None) -> dict[str, Any]:
     """Return the request's headers with one more entry in the attempt history."""
-    headers = dict(request.headers or {})
+    headers = _carried(request)
     header = dict(request.get(HEADER) or headers.get(HEADER) or {"v": HEADER_VERSION})
     history = list(header.get("history", ()))
     history.append(
@@ -62,7 +69,7 @@ def defer(task: Any, request: Any, seconds: float) -> Deferred:
     Raises:
         Reject: publishing failed; the message goes back to its queue instead.
     """
-    headers = dict(request.headers or {})
+    headers = _carried(request)
     header = dict(request.get(HEADER) or headers.get(HEADER) or {"v": HEADER_VERSION})
     header["deferrals"] = header.get("deferrals", 0) + 1
     headers[HEADER] = header
@@ -124,7 +131,10 @@ def redrive(
 ) -> None:
     """Publish a buried message again; see ``EngineApp.redrive``."""
     body, headers = _fresh(app, message, task_id, args, kwargs)
+    buried = message.headers.get(HEADER)
+    kept = buried if isinstance(buried, Mapping) else {}
     headers[HEADER] = {
+        **{name: kept[name] for name in KEPT_BY_REDRIVE if name in kept},
         "v": HEADER_VERSION,
         "at": round(time.time(), 3),
         "redrive_of": redrive_of,

@@ -14,7 +14,9 @@ from celery.worker.request import Request
 from orchestrator.contracts.message import HEADER, Attempt, Letter
 from orchestrator.contracts.outcome import Outcome, Reason, Verdict
 from orchestrator.engine import letters, limits
+from orchestrator.engine.execution import NO_HEADER
 from orchestrator.engine.holding import hold
+from orchestrator.engine.redispatch import ATTEMPT
 from orchestrator.engine.settlement import outcome_of, settle, unwrap
 
 
@@ -36,6 +38,9 @@ class OrchestratedRequest(Request):  # type: ignore[misc]  # Celery's Request is
         self.time_limits = limits.effective(
             hard or self._task.time_limit, soft or self._task.soft_time_limit, self._app.inherited_soft_limit
         )
+        if self._app.stack.holds(self._task, self._request_dict.get(HEADER) or NO_HEADER):
+            # What the body's process holds under this id, the one that settles can give back if it dies.
+            self._request_dict[ATTEMPT] = self.attempt_id
         if getattr(self._task, "sensitive", ()) and HEADER not in self._request_dict:
             # A producer without our policies sent it: its texts quote the values.
             self._argsrepr, self._kwargsrepr = self._app.reprs(self._task, self._args, self._kwargs)

@@ -13,6 +13,7 @@ from celery import shared_task
 from celery.app.task import Task
 from celery.exceptions import Reject
 
+from orchestrator.contracts.idempotency import Idempotent
 from orchestrator.contracts.options import Retries, check_options, check_sensitive_names
 from orchestrator.engine import execution, limits, redispatch
 
@@ -42,6 +43,8 @@ class OrchestratedTask(redispatch.OurTask, Task):  # type: ignore[misc]  # Celer
     retries: Retries | None = None
     #: Names of arguments whose values appear nowhere outside the payload.
     sensitive: tuple[str, ...] = ()
+    #: Take effect once for each key; see :class:`~orchestrator.Idempotent`.
+    idempotency: Idempotent | None = None
     #: Whether a message that expired before it started is buried instead of dropped.
     bury_expired: bool = False
     #: Whether the task itself, not a setting, limits its time.
@@ -58,10 +61,8 @@ class OrchestratedTask(redispatch.OurTask, Task):  # type: ignore[misc]  # Celer
         check_options(name, declared, known=CELERY_OPTIONS, strict=False)
         cls.sensitive = tuple(cls.sensitive)
         run = vars(cls).get("run")
-        if cls.sensitive and run is not None:
-            parameters = inspect.signature(getattr(run, "__func__", run)).parameters.values()
-            if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-                check_sensitive_names(name, cls.sensitive, [p.name for p in parameters])
+        if run is not None:
+            _check_signature(name, getattr(run, "__func__", run), cls.sensitive, cls.idempotency)
         if declared.get("time_limit") is not None or declared.get("soft_time_limit") is not None:
             # Told apart now: Celery fills these attributes from its settings when it binds the task.
             cls.declares_limits = True
@@ -98,6 +99,19 @@ class OrchestratedTask(redispatch.OurTask, Task):  # type: ignore[misc]  # Celer
             raise Reject(rejected.reason, requeue=True) from rejected
 
 
+def _check_signature(
+    name: str, function: Callable[..., Any], sensitive: tuple[str, ...], idempotency: Idempotent | None
+) -> None:
+    """Refuse names of arguments that a task's function does not have."""
+    if not sensitive and idempotency is None:
+        return
+    parameters = list(inspect.signature(function).parameters.values())
+    if sensitive and not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        check_sensitive_names(name, sensitive, [p.name for p in parameters])
+    if idempotency is not None:
+        idempotency.check(name, parameters, sensitive)
+
+
 @overload
 def task(function: Callable[..., Any], /) -> Any: ...
 
@@ -121,10 +135,9 @@ def task(*args: Any, **options: Any) -> Any:
     def declare(function: Callable[..., Any]) -> Any:
         name = options.get("name") or f"{function.__module__}.{function.__name__}"
         check_options(name, options, known=known)
-        sensitive = tuple(options.get("sensitive", ()))
-        parameters = inspect.signature(function).parameters.values()
-        if sensitive and not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            check_sensitive_names(name, sensitive, [p.name for p in parameters])
+        inherited = getattr(base, "sensitive", ()), getattr(base, "idempotency", None)
+        sensitive, idempotency = options.get("sensitive", inherited[0]), options.get("idempotency", inherited[1])
+        _check_signature(name, function, tuple(sensitive), idempotency)
         return shared_task(**options)(function)
 
     if len(args) == 1 and callable(args[0]) and not options:

@@ -19,7 +19,13 @@ from orchestrator.contracts.errors import ConfigurationError
 
 TAG = "orchestrator"
 #: Apps of ours that the platform's rows, pages and verbs live in.
-APPS = ("orchestrator.audit", "orchestrator.deadletters", "orchestrator.runs", "orchestrator.schedules")
+APPS = (
+    "orchestrator.audit",
+    "orchestrator.deadletters",
+    "orchestrator.idempotency",
+    "orchestrator.runs",
+    "orchestrator.schedules",
+)
 
 
 def _parsed() -> conf.Settings | CheckMessage:

@@ -8,10 +8,10 @@ from typing import Any
 from orchestrator.contracts.message import Attempt
 from orchestrator.contracts.outcome import Skip
 from orchestrator.contracts.policy import Parts, Policy
-from orchestrator.contracts.ports import Claims
+from orchestrator.contracts.ports import Leases
 
-#: Seconds that the first copy's claim is remembered.
-CLAIM_TTL = 7 * 24 * 3600.0
+#: Seconds that the first copy is remembered: its lease is never given back.
+REMEMBERED = 7 * 24 * 3600.0
 
 
 class RedriveOnce(Policy):
@@ -19,30 +19,30 @@ class RedriveOnce(Policy):
 
     A redrive that crashed half-way is published again with another nonce, because
     nobody can tell whether the first copy was sent. Redeliveries and retries of a
-    copy carry its nonce and pass. *Fails: closed. If the claims cannot be reached,
+    copy carry its nonce and pass. *Fails: closed. If the leases cannot be reached,
     their error fails the attempt and the message returns to the inbox.*
     """
 
-    def __init__(self, claims: Claims) -> None:
-        self.claims = claims
+    def __init__(self, leases: Leases) -> None:
+        self.leases = leases
 
     @classmethod
     def build(cls, parts: Parts) -> RedriveOnce:
-        """Take the claims."""
-        return cls(parts.claims)
+        """Take the leases."""
+        return cls(parts.leases)
 
     def applies(self, task: Any, header: Mapping[str, Any]) -> bool:
         """Only messages that a redrive published."""
         return "redrive" in header
 
     def on_execute(self, attempt: Attempt, proceed: Callable[[Attempt], Any]) -> Any:
-        """Run the body if this copy holds the claim.
+        """Run the body if this copy holds its letter's lease.
 
         Raises:
             Skip: another copy was first.
-            StoreUnavailable: the claims cannot be reached.
+            StoreUnavailable: the leases cannot be reached.
         """
         mark = attempt.header["redrive"]
-        if not self.claims.claim(f"redrive:{mark['letter']}", mark["nonce"], CLAIM_TTL):
+        if self.leases.acquire(f"redrive:{mark['letter']}", mark["nonce"], REMEMBERED) is None:
             raise Skip(f"another copy of redriven letter {mark['letter']} was first")
         return proceed(attempt)

@@ -24,13 +24,15 @@ from orchestrator.contracts.outcome import Defer, Outcome, PermanentError, Reaso
 from orchestrator.contracts.policy import Parts, Policy
 from orchestrator.deadletters.drain import Drain
 from orchestrator.deadletters.models import DeadLetter
+from orchestrator.idempotency.records import DatabaseRecords
 from orchestrator.launch.ports import free_port
 from orchestrator.policies.dead_letter import DeadLetters
 from orchestrator.policies.redrive import RedriveOnce
-from orchestrator.stores.redis.claims import RedisClaims
+from orchestrator.stores.redis.idempotency import RedisIdempotencyRecords
+from orchestrator.stores.redis.leases import RedisLeases
 from orchestrator.stores.redis.letters import RedisLetterbox, RedisLetterSource
 from tests.support.broker import Broker
-from tests.support.zoo import add, secretive
+from tests.support.zoo import add, anything, secretive
 
 #: The fixtures' policies keep no state that one example could leave for the next.
 quick = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -43,7 +45,9 @@ values = st.recursive(
 )
 names = st.sampled_from(["card", "password", "token", "order", "person", "note"])
 arguments = st.tuples(st.lists(values, max_size=3), st.dictionaries(names, values, max_size=3))
-headers = st.sampled_from([{"v": 1}, {"v": 1, "redrive": {"of": "x", "letter": "fixed", "nonce": "n"}}])
+headers = st.sampled_from(
+    [{"v": 1}, {"v": 1, "redrive": {"of": "x", "letter": "fixed", "nonce": "n"}}, {"v": 1, "idempotency_key": "one"}]
+)
 errors = st.sampled_from(
     [
         ValueError("no"),
@@ -59,12 +63,15 @@ errors = st.sampled_from(
 )
 
 
-def parts(url: str, timeout: float = 2.0) -> Parts:
+def parts(url: str, timeout: float = 2.0, prefix: str = "") -> Parts:
     """Return real parts under a prefix of their own."""
-    prefix = f"laws-{next(_numbers)}:"
+    prefix = prefix or f"laws-{next(_numbers)}:"
+    leases = RedisLeases(url, prefix, timeout)
     return Parts(
         letterbox=RedisLetterbox(url, prefix, timeout),
-        claims=RedisClaims(url, prefix, timeout),
+        leases=leases,
+        idempotency=RedisIdempotencyRecords(leases),
+        transactional_records=DatabaseRecords,
         redacted_names=conf.REDACTED_NAMES,
     )
 
@@ -111,11 +118,14 @@ def publication(task: Any, given_args: Any, header: Mapping[str, Any]) -> Public
 
 def attempt(task: Any, given_args: Any, header: Mapping[str, Any], **more: Any) -> Attempt:
     args, kwargs = given_args
+    if "idempotency_key" in header:
+        # Each example is an effect of its own.
+        header = {**header, "idempotency_key": f"key-{next(_numbers)}"}
     return Attempt(f"attempt-{next(_numbers)}", task, "an-id", args, kwargs, 0, header, **more)
 
 
 @quick
-@given(task=st.sampled_from([add, secretive]), given_args=arguments, header=headers, end=values | errors)
+@given(task=st.sampled_from([add, secretive, anything]), given_args=arguments, header=headers, end=values | errors)
 def test_publishing_proceeds_once_and_passes_what_comes_back(
     policy: Policy, task: Any, given_args: Any, header: Any, end: Any
 ) -> None:
@@ -128,7 +138,7 @@ def test_publishing_proceeds_once_and_passes_what_comes_back(
 
 
 @quick
-@given(task=st.sampled_from([add, secretive]), given_args=arguments, header=headers, end=values | errors)
+@given(task=st.sampled_from([add, secretive, anything]), given_args=arguments, header=headers, end=values | errors)
 def test_executing_proceeds_once_and_passes_what_comes_back(
     policy: Policy, task: Any, given_args: Any, header: Any, end: Any
 ) -> None:
@@ -174,9 +184,7 @@ def settled(policy: Policy, outcome: Outcome, times: int) -> Attempt:
 def test_settling_twice_does_no_harm(build: Callable[[Parts], Policy], broker: Broker, reason: Reason) -> None:
     """Two processes may both report an end; one row comes of it at most."""
     prefix = f"laws-{next(_numbers)}:"
-    policy = build(
-        Parts(RedisLetterbox(broker.url, prefix, 2.0), RedisClaims(broker.url, prefix, 2.0), conf.REDACTED_NAMES)
-    )
+    policy = build(parts(broker.url, prefix=prefix))
     subject = settled(policy, Outcome(Verdict.FAILED, reason, "ValueError", "no"), 2)
     drain = Drain(RedisLetterSource(broker.url, prefix, 2.0))
     while drain(10, 0.0) or broker.client.xlen(f"{prefix}letters"):
@@ -193,9 +201,9 @@ def test_an_outcome_without_a_reason_is_never_buried(policy: Policy, broker: Bro
 
 
 def test_a_store_that_is_away_neither_hangs_nor_lets_a_body_run_unguarded(build: Callable[[Parts], Policy]) -> None:
-    """Each hook either needs no store, or raises ``StoreUnavailable`` soon and has not proceeded."""
+    """Each hook needs no store, or soon raises ``StoreUnavailable`` or defers, and has not proceeded."""
     policy = build(parts(f"redis://127.0.0.1:{free_port()}/0", timeout=1.0))
-    header = {"v": 1, "redrive": {"of": "x", "letter": "l", "nonce": "n"}}
+    header = {"v": 1, "redrive": {"of": "x", "letter": "l", "nonce": "n"}, "idempotency_key": "one"}
     begun = time.monotonic()
     for hook, subject in (
         (policy.on_publish, publication(add, ([1, 2], {}), header)),
@@ -203,7 +211,9 @@ def test_a_store_that_is_away_neither_hangs_nor_lets_a_body_run_unguarded(build:
     ):
         proceed = Proceed("value")
         came = outcome_of(hook, subject, proceed)
-        assert (came == "value" and proceed.calls == 1) or (isinstance(came, StoreUnavailable) and not proceed.calls)
+        assert (came == "value" and proceed.calls == 1) or (
+            isinstance(came, StoreUnavailable | Defer) and not proceed.calls
+        )
     assert time.monotonic() - begun < 10
 
 

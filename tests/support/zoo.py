@@ -166,6 +166,12 @@ def add(x: int, y: int) -> int:
 
 
 @task
+def anything(*args: Any, **kwargs: Any) -> int:
+    """Take whatever comes and count it."""
+    return len(args) + len(kwargs)
+
+
+@task
 def collect(values: list[Any], key: str = "collect") -> list[Any]:
     """Note and return what a chord's header gave."""
     far_side.record(key, values=values)

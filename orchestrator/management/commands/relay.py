@@ -20,6 +20,7 @@ from orchestrator.celery import get_app
 from orchestrator.contracts.errors import ConfigurationError, StoreUnavailable
 from orchestrator.deadletters import services
 from orchestrator.deadletters.drain import Drain, source
+from orchestrator.idempotency import retention as idempotency
 from orchestrator.runs import retention, spool
 from orchestrator.stores.redis.presence import SHOW_EVERY, Presence
 
@@ -157,7 +158,7 @@ class Command(BaseCommand):
             while write_results():
                 pass
             resumed = services.resume_interrupted()
-            pruned = services.prune() + retention.prune()
+            pruned = services.prune() + retention.prune() + idempotency.prune()
         except AWAY as error:
             raise CommandError(f"The relay could not finish; nothing is lost. {error}") from error
         self.stdout.write(f"filed {filed}, resumed {resumed}, pruned {pruned}")
@@ -189,6 +190,7 @@ def _run(drain: Drain, batch: int, show: Callable[[], int]) -> None:
         Duty("Redrives", services.resume_interrupted, every=RESUME_EVERY),
         Duty("Retention of letters", services.prune, every=PRUNE_EVERY),
         Duty("Retention of results", retention.prune, every=PRUNE_EVERY),
+        Duty("Retention of idempotency records", idempotency.prune, every=PRUNE_EVERY),
         Duty("Sign of life", show, every=SHOW_EVERY),
     )
     logger.info("Relay ready.")

@@ -1,0 +1,1 @@
+"""Idempotency records in the database, for effects that commit together with their record."""

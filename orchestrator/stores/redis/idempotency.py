@@ -1,0 +1,93 @@
+"""Idempotency records in Redis: in progress is a lease, completed is a hash that expires."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+from kombu.serialization import dumps, loads
+
+from orchestrator.contracts.idempotency import Began, Completed, Effect, Held
+from orchestrator.contracts.ports import Lease
+from orchestrator.stores.redis.leases import RedisLeases, milliseconds
+from orchestrator.stores.redis.scripts import Script
+
+_begin = Script("lease", "idempotency_begin")
+_complete = Script("lease", "idempotency_complete")
+
+#: Of a record's key after the prefix, and of its lease's key; part of the format.
+RECORD, LEASE = "idempotency:", "idempotency:"
+
+
+class RedisIdempotencyRecords:
+    """Records in Redis (:class:`~orchestrator.contracts.idempotency.IdempotencyRecords`)."""
+
+    def __init__(self, leases: RedisLeases) -> None:
+        self._leases = leases
+
+    def begin(self, effect: Effect, owner: str, seconds: float) -> Began | Held | Completed:
+        """Look for the record and take the lease, in one round trip.
+
+        Raises:
+            StoreUnavailable: Redis cannot be asked; asking again as the same owner is safe.
+        """
+        key = LEASE + effect.name
+        keys = [self._record(effect.name), self._leases.name(key), self._leases.fences]
+        found: Any = self._leases.run(_begin, keys, [owner, milliseconds(seconds), effect.fingerprint])
+        if found[0] == b"completed":
+            return Completed(found[1].decode(), decoded(found[2].decode()))
+        if found[0] == b"began":
+            return Began(Lease(key, owner, int(found[1])))
+        return Held(found[1].decode(), max(0, found[2]) / 1000)
+
+    def complete(self, effect: Effect, lease: Lease, value: Any) -> bool:
+        """Write the record and give the lease back. False if somebody else was first.
+
+        Raises:
+            EncodeError: the value is not JSON.
+            StoreUnavailable: Redis cannot be asked; doing it again is safe.
+        """
+        keys = [self._record(effect.name), self._leases.name(lease.key)]
+        args = [lease.owner, effect.fingerprint, encoded(value), effect.task_id, milliseconds(effect.ttl)]
+        return bool(self._leases.run(_complete, keys, args))
+
+    def give_up(self, effect: Effect, owner: str) -> None:
+        """Give the lease back without a record.
+
+        Raises:
+            StoreUnavailable: Redis cannot be asked; the lease ends by itself.
+        """
+        self._leases.release(LEASE + effect.name, owner)
+
+    def keep(self, lease: Lease, seconds: float) -> AbstractContextManager[None]:
+        """Renew a lease while a block runs."""
+        return self._leases.keep(lease, seconds)
+
+    def free(self, name: str) -> bool:
+        """Forget an effect by its name, whether in progress or completed: a person's decision.
+
+        Returns:
+            False if nothing was there.
+
+        Raises:
+            StoreUnavailable: Redis cannot be asked.
+        """
+        held = self._leases.free(LEASE + name)
+        return self._leases.delete(self._record(name)) or held
+
+    def _record(self, name: str) -> str:
+        return f"{self._leases.prefix}{RECORD}{name}"
+
+
+def encoded(value: Any) -> str:
+    """Return a result as it is recorded.
+
+    Raises:
+        EncodeError: it is not JSON.
+    """
+    return str(dumps(value, serializer="json")[2])
+
+
+def decoded(text: str) -> Any:
+    """Return a recorded result, equal to what a caller gets from the result backend."""
+    return loads(text, "application/json", "utf-8", accept=("application/json",))
