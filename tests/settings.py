@@ -22,9 +22,13 @@ PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 ALLOWED_HOSTS = ["localhost", "127.0.0.1", "testserver"]
 # More task modules for one worker: env={"ORCHESTRATOR_TEST_IMPORTS": "tests.integration.some_tasks"}.
 CELERY_IMPORTS = [
-    name for name in ("tests.support.zoo", *env.list("ORCHESTRATOR_TEST_IMPORTS", default=[])) if find_spec(name)
+    name
+    for name in ("tests.support.zoo", "tests.support.charges", *env.list("ORCHESTRATOR_TEST_IMPORTS", default=[]))
+    if find_spec(name)
 ]
 # Pages that only a chaos scenario has.
 ROOT_URLCONF = env.str("ORCHESTRATOR_TEST_URLCONF", default=ROOT_URLCONF)
+if lease := env.float("ORCHESTRATOR_TEST_LEASE", default=0):
+    ORCHESTRATOR["LEASE_SECONDS"] = lease
 if resume := env.float("ORCHESTRATOR_TEST_REDRIVE_RESUME", default=0):
     ORCHESTRATOR["REDRIVE_RESUME_SECONDS"] = resume

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import Any
 
 
 class Verdict(enum.StrEnum):
@@ -59,6 +60,8 @@ class Outcome:
     error_type: str = ""
     error_message: str = ""
     traceback: str = ""
+    #: What the body returned, or what its key's record says, where it is known.
+    value: Any = None
 
 
 class Defer(Exception):
