@@ -1,0 +1,155 @@
+"""Recording what is published, instead of sending it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, overload
+
+from django.db import connections
+from django.test import TestCase
+
+from orchestrator.celery import get_app
+from orchestrator.contracts.message import Publication
+from orchestrator.contracts.outcome import Outcome
+from orchestrator.testing.wire import over_the_wire
+
+#: Nothing was said about this argument of :func:`assert_published`.
+ANYTHING: Any = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """One publication, as a worker would receive it."""
+
+    task: str
+    task_id: str
+    args: list[Any]
+    kwargs: dict[str, Any]
+    #: Keyword arguments of ``send_task``: ``queue``, ``countdown``, ``priority``, ``retries`` …
+    options: Mapping[str, Any]
+    #: Content of our header.
+    header: Mapping[str, Any]
+
+    def perform(self) -> Outcome:
+        """Run it as :func:`orchestrator.testing.perform` does, with its own id, retries and key."""
+        from orchestrator.testing.performing import Delivery
+
+        retries = int(self.options.get("retries") or 0)
+        task = get_app().tasks[self.task]
+        return Delivery(task, self.task_id, self.args, self.kwargs, self.header, retries).run()
+
+    def __str__(self) -> str:
+        return f"{self.task} args={self.args!r} kwargs={self.kwargs!r}"
+
+
+class Published(Sequence[Sent]):
+    """What was published within a ``with published()`` block, in order."""
+
+    def __init__(self) -> None:
+        self._sent: list[Sent] = []
+
+    @overload
+    def __getitem__(self, index: int) -> Sent: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Sent]: ...
+
+    def __getitem__(self, index: int | slice) -> Sent | list[Sent]:
+        return self._sent[index]
+
+    def __len__(self) -> int:
+        return len(self._sent)
+
+    def add(self, sent: Sent) -> None:
+        """Record one more."""
+        self._sent.append(sent)
+
+    def of(self, task: Any) -> list[Sent]:
+        """Return the publications of one task, given itself or by name."""
+        name = task if isinstance(task, str) else task.name
+        return [sent for sent in self._sent if sent.task == name]
+
+
+#: Recorders at work, the innermost last, and the one that ended last.
+_active: list[Published] = []
+_last: list[Published] = []
+
+
+@contextmanager
+def published() -> Iterator[Published]:
+    """Record what is published in this process within the block; nothing reaches a broker.
+
+    The publishing policies run, and arguments make the way through JSON, so what would be
+    refused or could not be sent raises as usual. What was left for a commit is recorded at
+    the end of the block, also where the test's own transaction never commits.
+    """
+    app = get_app()
+    recorder = Published()
+
+    def record(publication: Publication) -> Any:
+        args, kwargs = over_the_wire(publication.args, publication.kwargs)
+        options, header = dict(publication.options), dict(publication.header)
+        recorder.add(Sent(publication.name, publication.task_id, args, kwargs, options, header))
+        return app.AsyncResult(publication.task_id)
+
+    kept = app.__dict__.get("_publish")
+    app.__dict__["_publish"] = app.stack.publisher(record)
+    _active.append(recorder)
+    try:
+        with ExitStack() as commits:
+            for alias in connections:
+                commits.enter_context(TestCase.captureOnCommitCallbacks(using=alias, execute=True))
+            yield recorder
+    finally:
+        _active.pop()
+        _last[:] = [recorder]
+        if kept is None:
+            app.__dict__.pop("_publish", None)
+        else:
+            app.__dict__["_publish"] = kept
+
+
+def forward(sent: Sequence[Sent]) -> None:
+    """Show the recorder around us, if there is one, what a recorder of ours saw."""
+    if _active:
+        for one in sent:
+            _active[-1].add(one)
+
+
+def assert_published(
+    task: Any,
+    args: Sequence[Any] = ANYTHING,
+    kwargs: Mapping[str, Any] = ANYTHING,
+    *,
+    times: int | None = None,
+    sent: Published | None = None,
+) -> list[Sent]:
+    """Assert that a task was published, and return the publications that match.
+
+    Args:
+        task: the task, or its name.
+        args, kwargs: as given when it was published; left out, anything matches.
+        times: how often; left out, at least once. 0 asserts that it was not.
+        sent: what ``published()`` gave; left out, the recorder at work, else the last one.
+
+    Raises:
+        AssertionError: tells what was published instead.
+    """
+    recorder = sent if sent is not None else next(iter([*reversed(_active), *_last]), None)
+    if recorder is None:
+        raise AssertionError("Nothing is recorded: put the code that publishes into `with published():`.")
+    name = task if isinstance(task, str) else task.name
+    found = [
+        one
+        for one in recorder.of(name)
+        if (args is ANYTHING or one.args == list(args)) and (kwargs is ANYTHING or one.kwargs == dict(kwargs))
+    ]
+    if len(found) == times if times is not None else found:
+        return found
+    wanted = name + ("" if args is ANYTHING else f" args={list(args)!r}")
+    wanted += "" if kwargs is ANYTHING else f" kwargs={dict(kwargs)!r}"
+    often = "at least once" if times is None else f"{times} times"
+    seen = "\n  ".join(str(one) for one in recorder) or "(nothing)"
+    raise AssertionError(f"{wanted} was to be published {often}, and was {len(found)} times. Published:\n  {seen}")
