@@ -15,7 +15,7 @@ from orchestrator.contracts.message import HEADER, HEADER_VERSION, Attempt
 from orchestrator.contracts.outcome import Outcome, Verdict
 from orchestrator.engine.redispatch import ATTEMPT
 from orchestrator.engine.settlement import outcome_of
-from orchestrator.testing.recording import forward, published
+from orchestrator.testing.recording import Sent, forward, published
 from orchestrator.testing.wire import over_the_wire
 
 #: What tasks see as the name of their worker.
@@ -98,7 +98,15 @@ def perform(task: Any, /, *args: Any, **kwargs: Any) -> Outcome:
 
     The policies are the real ones, on the stores of the settings (or of
     :func:`orchestrator.testing.own_stores`). A retry or deferral is not sent but recorded:
-    look at it with ``published()`` around, and go on with ``sent[0].perform()``. Failures
+    look at it with ``published()`` around, and go on with ``perform(sent[0])``. Failures
     come back as outcomes; no dead letter is written.
+
+    Args:
+        task: the task, with its arguments after it; or one :class:`Sent` publication,
+            which brings its own arguments, id, retries and key.
     """
+    if isinstance(task, Sent):
+        retries = int(task.options.get("retries") or 0)
+        found = get_app().tasks[task.task]
+        return Delivery(found, task.task_id, task.args, task.kwargs, task.header, retries).run()
     return delivery(task, args, kwargs).run()

@@ -12,7 +12,6 @@ from django.test import TestCase
 
 from orchestrator.celery import get_app
 from orchestrator.contracts.message import Publication
-from orchestrator.contracts.outcome import Outcome
 from orchestrator.testing.wire import over_the_wire
 
 #: Nothing was said about this argument of :func:`assert_published`.
@@ -21,7 +20,7 @@ ANYTHING: Any = object()
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """One publication, as a worker would receive it."""
+    """One publication, as a worker would receive it. Run it with ``perform(sent)``."""
 
     task: str
     task_id: str
@@ -31,14 +30,6 @@ class Sent:
     options: Mapping[str, Any]
     #: Content of our header.
     header: Mapping[str, Any]
-
-    def perform(self) -> Outcome:
-        """Run it as :func:`orchestrator.testing.perform` does, with its own id, retries and key."""
-        from orchestrator.testing.performing import Delivery
-
-        retries = int(self.options.get("retries") or 0)
-        task = get_app().tasks[self.task]
-        return Delivery(task, self.task_id, self.args, self.kwargs, self.header, retries).run()
 
     def __str__(self) -> str:
         return f"{self.task} args={self.args!r} kwargs={self.kwargs!r}"

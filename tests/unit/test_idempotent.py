@@ -68,7 +68,7 @@ def test_a_base_class_is_checked_with_each_function() -> None:
     @task(name="t.good", base=Payment)
     def good(order_id: int) -> None: ...
 
-    with pytest.raises(errors.UnknownOption, match=r"did you mean 'order_id'\?"):
+    with pytest.raises(errors.UnknownOption, match=r"'order_id' .* of task 't.bad', did you mean 'orderid'\?"):
 
         @task(name="t.bad", base=Payment)
         def bad(orderid: int) -> None: ...
