@@ -40,12 +40,23 @@ def test_overhead_prints_one_object() -> None:
     assert report["ratio"] == report["min"] == report["max"]
 
 
+@pytest.mark.timeout(400)
+def test_policies_are_measured_against_the_task_without_them() -> None:
+    """One pair is enough to show the form; each policy has its own ratio."""
+    done = benchmarks("policies", "--runs", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["name"], report["runs"], report["unit"]) == ("policies", 1, "tasks/s")
+    assert set(report["by_policy"]) == {"idempotency"}
+    assert min(report["ours"], report["peer"]) > 1
+
+
 def test_names_are_listed_and_unknown_ones_refused() -> None:
     """``--list`` prints one name a line; an unknown name is told which there are."""
-    assert benchmarks("--list").stdout.split() == ["overhead"]
+    assert benchmarks("--list").stdout.split() == ["overhead", "policies"]
     refused = benchmarks("overhed")
     assert refused.returncode == 2
-    assert "no benchmark overhed; there are: overhead" in refused.stderr
+    assert "no benchmark overhed; there are: overhead, policies" in refused.stderr
 
 
 def test_a_result_is_the_median_of_ratios_not_the_ratio_of_medians() -> None:

@@ -64,6 +64,7 @@ SCENARIOS: Mapping[str, str] = {
     "endings": "tests.chaos.endings",
     "child_kill": "tests.chaos.child_kill",
     "redrive": "tests.chaos.redrive",
+    "charges": "tests.chaos.charges",
 }
 
 

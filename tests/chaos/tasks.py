@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 import time
+import urllib.request
 from typing import Any
+from uuid import uuid4
 
-from orchestrator import PermanentError, Retries, task
+from orchestrator import Idempotent, PermanentError, Retries, task
+from orchestrator.audit.models import AuditEntry
 from tests.support import far_side
 
 
@@ -22,3 +27,25 @@ def work(self: Any, key: str, seconds: float, how: str = "succeed") -> str:
         raise ConnectionError(f"{key} refused once")
     far_side.record(f"done:{key}")
     return key
+
+
+@task(idempotency=Idempotent(key="order-{order}"))
+def charge(order: str, seconds: float) -> str:
+    """Charge an order at the provider, under the same key as here; take some time before and after."""
+    time.sleep(seconds)
+    body = json.dumps({"order": order}).encode()
+    headers = {"Idempotency-Key": f"order-{order}"}
+    request = urllib.request.Request(os.environ["ORCHESTRATOR_TEST_PROVIDER"], body, headers)
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        receipt: str = json.load(answer)["receipt"]
+    time.sleep(seconds)
+    return receipt
+
+
+@task(idempotency=Idempotent(key="order-{order}", transactional=True))
+def enter(order: str, seconds: float) -> str:
+    """Enter an order into the ledger; its two rows, and the record, are one transaction."""
+    AuditEntry.objects.create(actor="ledger", action="debit", target=order)
+    time.sleep(seconds)
+    AuditEntry.objects.create(actor="ledger", action="credit", target=order)
+    return uuid4().hex
