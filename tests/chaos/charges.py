@@ -125,6 +125,7 @@ class _Play:
 
     def _all_ended(self) -> bool:
         connection.close()
+        self._revive()
         for letter in DeadLetter.objects.filter(state=State.OPEN):
             (place,) = [place for place, ids in self.ids.items() if letter.task_id in ids]
             self.ids[place].add(services.redrive(letter.pk))
@@ -139,6 +140,12 @@ class _Play:
         found = dict(TaskResult.objects.filter(status="SUCCESS").values_list("task_id", "result"))
         return {place: {found[one] for one in ids if one in found} for place, ids in self.ids.items()}
 
+    def _revive(self) -> None:
+        # Celery ends a worker whose first children die as it starts; a supervisor starts it again.
+        for worker in self.workers:
+            if not worker.running:
+                worker.launch()
+
     def _kill_child(self) -> None:
         children = [child for worker in self.workers for child in worker.pool_children()]
         if children:
@@ -152,5 +159,5 @@ class _Play:
             worker.kill()
             worker.kill_group()
             worker.wait()
-            worker.launch()
             self.done["workers_killed"] += 1
+        self._revive()
