@@ -72,6 +72,15 @@ def test_letters_clicked_by_several_of_whom_some_die_run_once_more_each() -> Non
     assert report["clickers_killed"] > 0
 
 
+@pytest.mark.timeout(400)
+def test_orders_are_charged_once_while_their_workers_die() -> None:
+    """Every copy of an order gets the first one's result; the provider and the ledger see each order once."""
+    report = play("charges", "--seed", "2", "--seconds", "10", "--tasks", "20", "--database", "sqlite")
+    assert report["took_effect"] == report["asked"] == 20
+    assert (report["lost"], report["doubled"], report["leaked"], report["unequal_results"]) == (0, 0, 0, 0)
+    assert report["children_killed"] and report["workers_killed"]
+
+
 def test_a_report_that_lost_something_fails_the_program() -> None:
     """The exit code is the gate: lost or leaked is a failure, doubled alone is not."""
     from tests.chaos.catalogue import Report
@@ -85,7 +94,7 @@ def test_a_report_that_lost_something_fails_the_program() -> None:
 def test_names_are_listed_and_unknown_ones_refused() -> None:
     """``--list`` prints one name a line; an unknown name is told which there are."""
     listed = chaos("--list")
-    assert listed.stdout.split() == ["endings", "child_kill", "redrive"]
+    assert listed.stdout.split() == ["endings", "child_kill", "redrive", "charges"]
     refused = chaos("child_kil")
     assert refused.returncode == 2
-    assert "no scenario child_kil; there are: endings, child_kill, redrive" in refused.stderr
+    assert "no scenario child_kil; there are: endings, child_kill, redrive, charges" in refused.stderr
