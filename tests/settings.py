@@ -28,9 +28,6 @@ CELERY_IMPORTS = [
 ]
 # Pages that only a chaos scenario has.
 ROOT_URLCONF = env.str("ORCHESTRATOR_TEST_URLCONF", default=ROOT_URLCONF)
-if visibility := env.float("ORCHESTRATOR_TEST_VISIBILITY", default=0):
-    # Messages come back while their task still runs, as after a long one with the default of an hour.
-    CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": visibility, "socket_timeout": 5}
 if lease := env.float("ORCHESTRATOR_TEST_LEASE", default=0):
     ORCHESTRATOR["LEASE_SECONDS"] = lease
 if resume := env.float("ORCHESTRATOR_TEST_REDRIVE_RESUME", default=0):

@@ -20,6 +20,7 @@ from django.db import connection
 from django_celery_results.models import TaskResult
 
 from orchestrator.audit.models import AuditEntry
+from orchestrator.celery import get_app
 from orchestrator.deadletters import services
 from orchestrator.deadletters.models import DeadLetter, State
 from tests.chaos import census
@@ -55,7 +56,6 @@ class _Play:
             "ORCHESTRATOR_TEST_IMPORTS": "tests.chaos.tasks",
             "ORCHESTRATOR_TEST_PROVIDER": self.provider.url,
             "ORCHESTRATOR_TEST_LEASE": str(LEASE),
-            "ORCHESTRATOR_TEST_VISIBILITY": str(VISIBILITY),
         }
         self.workers = [stack.enter_context(Worker(concurrency=2, env=env)) for _ in range(WORKERS)]
         stack.enter_context(Relay(env=env))
@@ -84,6 +84,7 @@ class _Play:
             pause(self.orders.seconds / len(copies))
             if time.monotonic() - begun > next_child:
                 self._kill_child()
+                self._redeliver()
                 next_child += self.dice.uniform(0.3, 1.5)
             if time.monotonic() - begun > next_worker and time.monotonic() < end:
                 self._kill_worker()
@@ -125,6 +126,8 @@ class _Play:
 
     def _all_ended(self) -> bool:
         connection.close()
+        self._revive()
+        self._redeliver()
         for letter in DeadLetter.objects.filter(state=State.OPEN):
             (place,) = [place for place, ids in self.ids.items() if letter.task_id in ids]
             self.ids[place].add(services.redrive(letter.pk))
@@ -139,6 +142,19 @@ class _Play:
         found = dict(TaskResult.objects.filter(status="SUCCESS").values_list("task_id", "result"))
         return {place: {found[one] for one in ids if one in found} for place, ids in self.ids.items()}
 
+    def _redeliver(self) -> None:
+        """Let messages come back that were out for too long; kombu's workers look only every 100 s."""
+        with get_app().connection_for_write() as broker:
+            channel = broker.default_channel
+            channel.visibility_timeout = VISIBILITY
+            channel.qos.restore_visible(interval=1)
+
+    def _revive(self) -> None:
+        # Celery ends a worker whose first children die as it starts; a supervisor starts it again.
+        for worker in self.workers:
+            if not worker.running:
+                worker.launch()
+
     def _kill_child(self) -> None:
         children = [child for worker in self.workers for child in worker.pool_children()]
         if children:
@@ -152,5 +168,5 @@ class _Play:
             worker.kill()
             worker.kill_group()
             worker.wait()
-            worker.launch()
             self.done["workers_killed"] += 1
+        self._revive()

@@ -84,6 +84,15 @@ def test_exactly_what_was_committed_runs(database: str) -> None:
         assert report[kind] > 0, report
 
 
+@pytest.mark.timeout(400)
+def test_orders_are_charged_once_while_their_workers_die() -> None:
+    """Every copy of an order gets the first one's result; the provider and the ledger see each order once."""
+    report = play("charges", "--seed", "2", "--seconds", "10", "--tasks", "20", "--database", "sqlite")
+    assert report["took_effect"] == report["asked"] == 20
+    assert (report["lost"], report["doubled"], report["leaked"], report["unequal_results"]) == (0, 0, 0, 0)
+    assert report["children_killed"] and report["workers_killed"]
+
+
 def test_a_report_that_lost_something_fails_the_program() -> None:
     """The exit code is the gate: lost or leaked is a failure, doubled alone is not."""
     from tests.chaos.catalogue import Report
@@ -97,7 +106,7 @@ def test_a_report_that_lost_something_fails_the_program() -> None:
 def test_names_are_listed_and_unknown_ones_refused() -> None:
     """``--list`` prints one name a line; an unknown name is told which there are."""
     listed = chaos("--list")
-    assert listed.stdout.split() == ["endings", "child_kill", "redrive", "outbox"]
+    assert listed.stdout.split() == ["endings", "child_kill", "redrive", "charges", "outbox"]
     refused = chaos("child_kil")
     assert refused.returncode == 2
-    assert "no scenario child_kil; there are: endings, child_kill, redrive, outbox" in refused.stderr
+    assert "no scenario child_kil; there are: endings, child_kill, redrive, charges, outbox" in refused.stderr
