@@ -22,6 +22,10 @@ from orchestrator.engine.app import EngineApp
 from orchestrator.engine.task import OrchestratedTask
 from orchestrator.policies.redaction import Redaction, cover
 from orchestrator.stores.redis.claims import RedisClaims
+from orchestrator.transport import registry
+
+# Before anybody connects: whoever uses our app imports this module first.
+registry.register()
 
 
 class DjangoOrchestratedTask(OrchestratedTask, DjangoTask):  # type: ignore[misc]  # Celery's classes are untyped

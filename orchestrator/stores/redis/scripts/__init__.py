@@ -13,9 +13,9 @@ import redis
 class Script:
     """One script by name; usable with any client, in any process."""
 
-    def __init__(self, name: str) -> None:
-        """Load ``<name>.lua`` of this package."""
-        self.text = files(__name__).joinpath(f"{name}.lua").read_text("utf-8")
+    def __init__(self, name: str, package: str = __name__) -> None:
+        """Load ``<name>.lua`` of a package, this one by default."""
+        self.text = files(package).joinpath(f"{name}.lua").read_text("utf-8")
         self.sha = hashlib.sha1(self.text.encode("utf-8"), usedforsecurity=False).hexdigest()
 
     def __call__(self, client: redis.Redis, *, keys: Sequence[str], args: Sequence[Any] = ()) -> Any:

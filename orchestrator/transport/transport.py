@@ -1,0 +1,32 @@
+"""The transports that ``redis://``, ``rediss://`` and ``sentinel://`` mean here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kombu.transport import redis as stock
+
+from orchestrator.transport.channel import Channel
+from orchestrator.transport.poller import Poller
+
+
+class Transport(stock.Transport):  # type: ignore[misc]  # kombu is untyped
+    """Redis or Valkey."""
+
+    Channel = Channel
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.cycle.poller.close()
+        self.cycle = Poller()
+
+
+class SentinelChannel(Channel, stock.SentinelChannel):  # type: ignore[misc]  # kombu is untyped
+    """Asks sentinels where the primary is."""
+
+
+class SentinelTransport(Transport):
+    """Redis or Valkey behind sentinels."""
+
+    default_port = 26379
+    Channel = SentinelChannel
