@@ -152,6 +152,7 @@ CELERY_IMPORTS = ("tasks.email", "tasks.reports", "tasks.media", "tasks.maintena
 
 ORCHESTRATOR = {
     "STATE_URL": env.str("ORCHESTRATOR_STATE_URL", default=""),
+    "TRANSPORT": env.str("ORCHESTRATOR_TRANSPORT", default="orchestrator"),
     "FLOWER_URL": env.str("ORCHESTRATOR_FLOWER_URL", default=""),
     "METRICS_TOKEN": env.str("ORCHESTRATOR_METRICS_TOKEN", default=""),
 }

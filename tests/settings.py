@@ -28,3 +28,7 @@ CELERY_IMPORTS = [
 ROOT_URLCONF = env.str("ORCHESTRATOR_TEST_URLCONF", default=ROOT_URLCONF)
 if resume := env.float("ORCHESTRATOR_TEST_REDRIVE_RESUME", default=0):
     ORCHESTRATOR["REDRIVE_RESUME_SECONDS"] = resume
+if lease := env.float("ORCHESTRATOR_TEST_LEASE", default=0):
+    ORCHESTRATOR["LEASE_SECONDS"] = lease
+if deliveries := env.int("ORCHESTRATOR_TEST_DELIVERIES", default=0):
+    ORCHESTRATOR["MAX_DELIVERIES"] = deliveries

@@ -11,8 +11,9 @@ from celery.app.task import Task
 
 from orchestrator.contracts.message import Publication, WireMessage
 from orchestrator.contracts.policy import PolicyStack
-from orchestrator.engine import publication, redispatch
+from orchestrator.engine import publication, redispatch, undelivered
 from orchestrator.engine.defaults import DEFAULTS
+from orchestrator.transport.inflight import Aside
 
 
 class EngineApp(Celery):  # type: ignore[misc]  # Celery is untyped
@@ -104,6 +105,14 @@ class EngineApp(Celery):  # type: ignore[misc]  # Celery is untyped
             PayloadIncompatible: they do not fit.
         """
         redispatch.check_arguments(self, task_name, args, kwargs)
+
+    def bury_undelivered(self, aside: Aside) -> None:
+        """Put a message that the transport cannot deliver into the inbox.
+
+        Raises:
+            LetterboxUnavailable: it is not stored and must stay where it is.
+        """
+        undelivered.bury(self, aside)
 
     def member_redriven(self, group_id: str, old_task_id: str, new_task_id: str) -> None:
         """Tell the result backend that a member of a group or chord goes on under a new id."""

@@ -25,6 +25,7 @@ from orchestrator.engine import (
     holding,
     inspection,  # noqa: F401  (replaces two answers of Celery's)
     letters,
+    reconnect,
 )
 from orchestrator.engine.request import OrchestratedRequest
 from orchestrator.engine.settlement import settle
@@ -58,6 +59,16 @@ class OrchestratedConsumer(Consumer):  # type: ignore[misc]  # Celery's Consumer
                 type(task).Request = OrchestratedRequest
         with _without_limits(self.app.tasks.values()):
             super().update_strategies()
+
+    def on_connection_error_after_connected(self, exc: BaseException) -> None:
+        """Lose the connection, not what runs."""
+        with reconnect.keeping(self.app):
+            super().on_connection_error_after_connected(exc)
+
+    def on_close(self) -> None:
+        """Forget what does not run."""
+        with reconnect.kept(self.pool):
+            super().on_close()
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
         """Refuse bodies of the wrong shape first: Celery drops some of them and dies of others."""
@@ -139,7 +150,7 @@ class OrchestratedConsumer(Consumer):  # type: ignore[misc]  # Celery's Consumer
             letter=letter,
         )
         if not settle(self.app, attempt, Outcome(Verdict.UNKNOWN, reason, type(error).__name__, str(error))):
-            holding.hold(partial(self._refuse, message, reason, error, report))
+            holding.hold(partial(self._refuse, message, reason, error, report), message)
             return
         logger.error("Message %s[%s] went to the inbox as %s: %s", name, task_id, reason.value, type(error).__name__)
         message.reject_log_error(logger, self.connection_errors)

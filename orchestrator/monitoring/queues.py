@@ -20,6 +20,8 @@ from orchestrator.monitoring.reach import REDIS_SCHEMES, broker_url, redis_url
 from orchestrator.stores.redis.client import client
 from orchestrator.stores.redis.letters import letters_stream
 from orchestrator.stores.redis.presence import Presence
+from orchestrator.transport import delayed, inflight
+from orchestrator.transport.keys import Keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +63,17 @@ def in_flight(timeout: float) -> int | None:
     """Count messages that a worker holds, those waiting there for their time included; None if unknown."""
     if not _on_redis():
         return None
-    key = _option("global_keyprefix") + _option("unacked_key")
-    return int(client(redis_url(broker_url()), timeout).hlen(key))
+    connection = client(redis_url(broker_url()), timeout)
+    # Both: while a fleet moves from the stock transport, some of its workers hold messages in kombu's way.
+    stock = int(connection.hlen(_option("global_keyprefix") + _option("unacked_key")))
+    return stock + inflight.count(connection, _keys())
+
+
+def waiting_for_their_time(timeout: float) -> int | None:
+    """Count delayed messages in the broker; None if unknown."""
+    if not _on_redis():
+        return None
+    return delayed.count(client(redis_url(broker_url()), timeout), _keys())
 
 
 def letterbox(timeout: float) -> Letterbox:
@@ -92,6 +103,11 @@ def workers(timeout: float) -> list[str]:
 
 def _on_redis() -> bool:
     return broker_url().startswith(REDIS_SCHEMES)
+
+
+def _keys() -> Keys:
+    prefix = _option("global_keyprefix")
+    return Keys(prefix, prefix + conf.settings().key_prefix)
 
 
 def _option(name: str) -> Any:

@@ -80,9 +80,7 @@ def listed(client: redis.Redis, keys: Keys, *, offset: int = 0, limit: int = 100
     if not rows:
         return []
     records: Any = client.hmget(keys.delayed_messages, [name for name, _ in rows])
-    return [
-        _delayed(keys, name, due, record) for (name, due), record in zip(rows, records, strict=True) if record
-    ]
+    return [_delayed(keys, name, due, record) for (name, due), record in zip(rows, records, strict=True) if record]
 
 
 def find(client: redis.Redis, keys: Keys, task_id: str) -> list[str]:

@@ -163,9 +163,7 @@ def aside(client: redis.Redis, keys: Keys, limit: int = 20) -> list[Aside]:
     for record in client.lrange(keys.aside, 0, limit - 1):
         _, reason, deliveries, length, rest = record.split(b":", 4)
         size = int(length)
-        found.append(
-            Aside(record, reason.decode(), int(deliveries), keys.queue_of(rest[:size].decode()), rest[size:])
-        )
+        found.append(Aside(record, reason.decode(), int(deliveries), keys.queue_of(rest[:size].decode()), rest[size:]))
     return found
 
 

@@ -114,6 +114,11 @@ def office(place: tuple[Any, ...], client: Callable[[], redis.Redis], keys: Keys
         return found
 
 
+def in_use() -> bool:
+    """Whether this process consumes through this transport."""
+    return bool(_offices)
+
+
 @contextmanager
 def keeping() -> Iterator[None]:
     """While this lasts, channels that close keep what they handed out: its tasks run on."""

@@ -22,7 +22,7 @@ from typing import Self
 
 from tests.benchmarks import cpu
 from tests.benchmarks.catalogue import Budget, Result
-from tests.support import environment
+from tests.support import environment, inflight
 from tests.support.process import ROOT, Process
 from tests.support.wait import eventually
 from tests.support.worker import Worker, platform_env
@@ -75,7 +75,7 @@ class Side:
         return producing / tasks * 1e6, working / tasks * 1e6
 
     def _idle(self) -> bool:
-        return not self._client.llen(self.queue) and not self._client.hlen("unacked")
+        return not self._client.llen(self.queue) and not inflight.count(self._client)
 
 
 def sides() -> tuple[Side, Side]:
