@@ -108,17 +108,7 @@ def parse(raw: Mapping[str, Any]) -> Settings:
         value = getattr(parsed, name)
         if not isinstance(value, tuple) or not all(isinstance(item, str) for item in value):
             raise InvalidOption(f"ORCHESTRATOR[{name.upper()!r}] = {value!r}: give a list of strings.")
-    if parsed.transport not in TRANSPORTS:
-        raise InvalidOption(f"ORCHESTRATOR['TRANSPORT'] = {parsed.transport!r}: give one of {', '.join(TRANSPORTS)}.")
-    if not isinstance(parsed.lease_seconds, int | float) or parsed.lease_seconds < SHORTEST_LEASE:
-        raise InvalidOption(
-            f"ORCHESTRATOR['LEASE_SECONDS'] = {parsed.lease_seconds!r}: give {SHORTEST_LEASE:g} seconds or more, "
-            "or a worker on a busy machine could not renew in time."
-        )
-    if not isinstance(parsed.max_deliveries, int) or not 1 <= parsed.max_deliveries <= MOST_DELIVERIES:
-        raise InvalidOption(
-            f"ORCHESTRATOR['MAX_DELIVERIES'] = {parsed.max_deliveries!r}: give 1 to {MOST_DELIVERIES} deliveries."
-        )
+    _check_transport(parsed)
     for name in ("letterbox_timeout", "redrive_resume_seconds"):
         value = getattr(parsed, name)
         if not isinstance(value, int | float) or value <= 0:
@@ -134,6 +124,20 @@ def parse(raw: Mapping[str, Any]) -> Settings:
         if not isinstance(value, str) or (not value and name in ("app", "key_prefix", "letterbox")):
             raise InvalidOption(f"ORCHESTRATOR[{name.upper()!r}] = {value!r}: give a non-empty string.")
     return parsed
+
+
+def _check_transport(parsed: Settings) -> None:
+    if parsed.transport not in TRANSPORTS:
+        raise InvalidOption(f"ORCHESTRATOR['TRANSPORT'] = {parsed.transport!r}: give one of {', '.join(TRANSPORTS)}.")
+    if not isinstance(parsed.lease_seconds, int | float) or parsed.lease_seconds < SHORTEST_LEASE:
+        raise InvalidOption(
+            f"ORCHESTRATOR['LEASE_SECONDS'] = {parsed.lease_seconds!r}: give {SHORTEST_LEASE:g} seconds or more, "
+            "or a worker on a busy machine could not renew in time."
+        )
+    if not isinstance(parsed.max_deliveries, int) or not 1 <= parsed.max_deliveries <= MOST_DELIVERIES:
+        raise InvalidOption(
+            f"ORCHESTRATOR['MAX_DELIVERIES'] = {parsed.max_deliveries!r}: give 1 to {MOST_DELIVERIES} deliveries."
+        )
 
 
 @cache

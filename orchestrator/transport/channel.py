@@ -223,7 +223,7 @@ class Channel(stock.Channel):  # type: ignore[misc]  # kombu is untyped
         message["properties"]["delivery_tag"] = tag
         headers = message.get("headers")
         name = headers.get("task") if isinstance(headers, dict) else None
-        if isinstance(name, str) and not headers.get("eta"):
+        if isinstance(name, str) and not message["headers"].get("eta"):
             self.ledger.started(tag, name)
             if self._buffer and self.ledger.pace.is_long(name):
                 # Others must not wait behind it; as many as start at once may stay.

@@ -160,7 +160,8 @@ def recover(client: redis.Redis, keys: Keys, lease: float, max_deliveries: int) 
 def aside(client: redis.Redis, keys: Keys, limit: int = 20) -> list[Aside]:
     """Return messages that wait for their way to the inbox, oldest first."""
     found = []
-    for record in client.lrange(keys.aside, 0, limit - 1):
+    records: Any = client.lrange(keys.aside, 0, limit - 1)
+    for record in records:
         _, reason, deliveries, length, rest = record.split(b":", 4)
         size = int(length)
         found.append(Aside(record, reason.decode(), int(deliveries), keys.queue_of(rest[:size].decode()), rest[size:]))
@@ -174,7 +175,7 @@ def forget_aside(client: redis.Redis, keys: Keys, done: Aside) -> None:
 
 def count(client: redis.Redis, keys: Keys) -> int:
     """Return how many messages are claimed and not acknowledged, by whomever."""
-    owners = client.zrange(keys.owners, 0, -1)
+    owners: Any = client.zrange(keys.owners, 0, -1)
     with client.pipeline(transaction=False) as pipe:
         for owner in owners:
             pipe.hlen(keys.inflight(owner.decode()))

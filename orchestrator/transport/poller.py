@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from queue import Empty
 from typing import Any
 
 from kombu.transport import redis as stock
@@ -46,10 +46,9 @@ class Poller(stock.MultiChannelPoller):  # type: ignore[misc]  # kombu is untype
         """Forget all sockets."""
         super().close()
         if self._bell is not None:
-            try:
+            # It may never have been registered, or the poller may be closed.
+            with contextlib.suppress(KeyError, ValueError, OSError):
                 self.poller.unregister(self._bell.fd)
-            except (KeyError, ValueError, OSError):
-                pass  # it never was registered, or the poller is closed
             self._bell.close()
             self._bell = None
 
@@ -99,6 +98,3 @@ class Poller(stock.MultiChannelPoller):  # type: ignore[misc]  # kombu is untype
         for channel in list(self._channels):
             if channel.claiming:
                 channel.ledger.flush_if_due()
-
-
-__all__ = ["Bell", "Empty", "Poller"]

@@ -17,8 +17,9 @@ class Transport(stock.Transport):  # type: ignore[misc]  # kombu is untyped
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.cycle.poller.close()
-        self.cycle = Poller()
+        stock_poller: Any = self.cycle
+        stock_poller.poller.close()
+        self.cycle: Any = Poller()
 
 
 class SentinelChannel(Channel, stock.SentinelChannel):  # type: ignore[misc]  # kombu is untyped

@@ -58,6 +58,6 @@ class Result:
 
 def benchmarks() -> dict[str, Callable[[Budget], Result]]:
     """Return name -> function."""
-    from tests.benchmarks import overhead
+    from tests.benchmarks import overhead, throughput
 
-    return {"overhead": overhead.run}
+    return {"overhead": overhead.run, "throughput": throughput.run}
