@@ -7,11 +7,22 @@ from typing import Any
 
 from celery._state import _task_stack
 from celery.utils import uuid
+from kombu.exceptions import LimitExceeded, OperationalError
 
+from orchestrator.contracts.errors import BrokerUnavailable
 from orchestrator.contracts.message import HEADER, HEADER_VERSION, Publication
 
 #: Positional parameters of ``Celery.send_task`` after ``name, args, kwargs``.
 POSITIONAL = ("countdown", "eta", "task_id", "producer", "connection", "router", "result_cls", "expires")
+
+
+class PublishFailed(BrokerUnavailable, OperationalError):  # type: ignore[misc]  # kombu is untyped
+    """The broker did not take a message, as far as is known. Also the error that Celery's callers expect."""
+
+    def __init__(self, message: str, *, task_id: str, maybe_sent: bool) -> None:
+        """Name the task's id, under which publishing again is safe."""
+        super().__init__(message, maybe_sent=maybe_sent)
+        self.task_id = task_id
 
 
 def describe(
@@ -47,6 +58,31 @@ def sender(send_task: Callable[..., Any]) -> Callable[[Publication], Any]:
         options = publication.options
         headers = options.pop("headers", None)
         options["headers"] = {**headers, HEADER: publication.header} if headers else {HEADER: publication.header}
-        return send_task(publication.name, publication.args, publication.kwargs, task_id=publication.task_id, **options)
+        try:
+            return send_task(
+                publication.name, publication.args, publication.kwargs, task_id=publication.task_id, **options
+            )
+        except (OperationalError, LimitExceeded) as error:
+            raise _failed(publication, error) from error
 
     return send
+
+
+def _failed(publication: Publication, error: BaseException) -> PublishFailed:
+    maybe_sent = not isinstance(error, LimitExceeded) and not _refused(error)
+    known = "It may have been sent all the same" if maybe_sent else "It was not sent"
+    return PublishFailed(
+        f"The broker did not take {publication.name}[{publication.task_id}] ({error}). {known}; publishing it again "
+        f"with task_id={publication.task_id!r} is safe. Is the broker running, and is CELERY_BROKER_URL right?",
+        task_id=publication.task_id,
+        maybe_sent=maybe_sent,
+    )
+
+
+def _refused(error: BaseException | None) -> bool:
+    """Whether nobody listened where the broker should be."""
+    while error is not None:
+        if isinstance(error, ConnectionRefusedError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -26,6 +26,8 @@ logger = logging.getLogger("orchestrator.transport")
 
 #: Messages handed to the worker in one turn of its loop.
 TURN = 16
+#: Seconds that connecting to the broker, and every answer to a producer, may take at most.
+PATIENCE = 1.2
 
 _publish = Script("publish", "orchestrator.transport.scripts")
 
@@ -34,6 +36,7 @@ class QoS(virtual.QoS):  # type: ignore[misc]  # kombu is untyped
     """What this channel handed out. The books themselves are the ledger's."""
 
     restore_at_shutdown = True
+    _stock: Any = None
 
     def can_consume(self) -> bool:
         """Whether a slot is free; tasks that outlived their channel count as well."""
@@ -75,7 +78,10 @@ class QoS(virtual.QoS):  # type: ignore[misc]  # kombu is untyped
         return []
 
     def restore_visible(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: leases, not a visibility timeout, tell what was abandoned."""
+        """Return what workers on kombu's own transport abandoned; leases tell what ours did."""
+        if self._stock is None:
+            self._stock = stock.QoS(self.channel)
+        self._stock.restore_visible(*args, **kwargs)
 
 
 class Channel(stock.Channel):  # type: ignore[misc]  # kombu is untyped
@@ -88,6 +94,7 @@ class Channel(stock.Channel):  # type: ignore[misc]  # kombu is untyped
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._sync: dict[str, Any] = {}
         self._no_ack: set[str] = set()
+        self._patient = False
         self._claiming: list[str] = []
         self._buffer: Buffer | None = None
         #: Whether a list may hold something: False from an empty claim to the next wake-up.
@@ -106,6 +113,22 @@ class Channel(stock.Channel):  # type: ignore[misc]  # kombu is untyped
         """A client that puts no prefix before keys."""
         client: redis.Redis = self._client_of("raw", lambda: redis.Redis(connection_pool=self.pool))
         return client
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        """Bound how long a producer waits; a worker's claims go through the office's own, more patient client."""
+        params: dict[str, Any] = super()._connparams(asynchronous)
+        if not self._patient:
+            for name in ("socket_timeout", "socket_connect_timeout"):
+                if name in params:
+                    params[name] = min(params[name] or PATIENCE, PATIENCE)
+        return params
+
+    def _patient_client(self) -> redis.Redis:
+        self._patient = True
+        try:
+            return redis.Redis(connection_pool=self._get_pool())
+        finally:
+            self._patient = False
 
     def _client_of(self, kind: str, make: Any) -> Any:
         found = self._sync.get(kind)
@@ -127,7 +150,7 @@ class Channel(stock.Channel):  # type: ignore[misc]  # kombu is untyped
         """This process's office for this broker."""
         info = self.connection.client
         place = (info.transport_cls, info.hostname, info.port, info.virtual_host, info.userid, self.keys)
-        return office.office(place, lambda: redis.Redis(connection_pool=self._get_pool()), self.keys)
+        return office.office(place, self._patient_client, self.keys)
 
     @cached_property
     def ledger(self) -> Ledger:
