@@ -16,7 +16,7 @@ from orchestrator.contracts.message import HEADER, HEADER_VERSION, Publication
 POSITIONAL = ("countdown", "eta", "task_id", "producer", "connection", "router", "result_cls", "expires")
 
 
-class PublishFailed(BrokerUnavailable, OperationalError):  # type: ignore[misc]  # kombu is untyped
+class PublishFailed(BrokerUnavailable, OperationalError):
     """The broker did not take a message, as far as is known. Also the error that Celery's callers expect."""
 
     def __init__(self, message: str, *, task_id: str, maybe_sent: bool) -> None:

@@ -41,6 +41,23 @@ class Poller(stock.MultiChannelPoller):  # type: ignore[misc]  # kombu is untype
         super().__init__()
         self._bell: Bell | None = Bell()
         self._fd_to_chan[self._bell.fd] = (None, BELL)
+        #: Whether an event loop waits for our sockets; it is told of each of them once.
+        self.evented = False
+        self._told: set[int] = set()
+
+    @property
+    def fds(self) -> dict[int, Any]:
+        """Sockets to wait for; in an event loop only those that it does not know of."""
+        wanted: dict[int, Any] = stock.MultiChannelPoller.fds.fget(self)
+        if not self.evented:
+            return wanted
+        fresh = {fd: channel for fd, channel in wanted.items() if fd not in self._told}
+        self._told = set(wanted)
+        return fresh
+
+    def _register(self, channel: Any, client: Any, type: str) -> None:
+        super()._register(channel, client, type)
+        self._told.discard(self._chan_to_sock[(channel, client, type)].fileno())
 
     def close(self) -> None:
         """Forget all sockets."""

@@ -21,6 +21,11 @@ class Transport(stock.Transport):  # type: ignore[misc]  # kombu is untyped
         stock_poller.poller.close()
         self.cycle: Any = Poller()
 
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        """Let an event loop wait for our sockets."""
+        self.cycle.evented = True
+        super().register_with_event_loop(connection, loop)
+
 
 class SentinelChannel(Channel, stock.SentinelChannel):  # type: ignore[misc]  # kombu is untyped
     """Asks sentinels where the primary is."""
