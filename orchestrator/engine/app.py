@@ -39,7 +39,7 @@ class EngineApp(Celery):  # type: ignore[misc]  # Celery is untyped
 
     @cached_property
     def _publish(self) -> Callable[[Publication], Any]:
-        return self.stack.publisher(publication.sender(super().send_task))
+        return self.stack.publisher(publication.sender(self, super().send_task))
 
     def send_task(self, name: str, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any) -> Any:
         """Publish a task by name through the policies; arguments as for ``Celery.send_task``."""

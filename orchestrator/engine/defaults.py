@@ -38,8 +38,6 @@ DEFAULTS: dict[str, Any] = {
         "socket_keepalive": True,
         "max_retries": 0,
     },
-    # Who publishes is told at once; whether to try again under the same id is his to decide.
-    "task_publish_retry_policy": {"max_retries": 0, "interval_start": 0, "interval_step": 0, "interval_max": 0},
     "broker_pool_acquire_timeout": 1.0,
     "worker_cancel_long_running_tasks_on_connection_loss": False,
     "worker_consumer": "orchestrator.engine.consumer:OrchestratedConsumer",

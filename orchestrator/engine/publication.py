@@ -7,13 +7,19 @@ from typing import Any
 
 from celery._state import _task_stack
 from celery.utils import uuid
-from kombu.exceptions import LimitExceeded, OperationalError
+from kombu.exceptions import BatchPublishError, LimitExceeded, OperationalError
 
 from orchestrator.contracts.errors import BrokerUnavailable
 from orchestrator.contracts.message import HEADER, HEADER_VERSION, Publication
 
 #: Positional parameters of ``Celery.send_task`` after ``name, args, kwargs``.
 POSITIONAL = ("countdown", "eta", "task_id", "producer", "connection", "router", "result_cls", "expires")
+
+
+#: Who publishes is told at once; whether to try again under the same id is his to decide.
+OUTSIDE = {"max_retries": 0, "interval_start": 0, "interval_step": 0, "interval_max": 0}
+#: A task can wait for a broker that restarts: what it publishes follows from work that is done already.
+WITHIN_A_TASK = {"max_retries": 12, "interval_start": 0, "interval_step": 0.3, "interval_max": 2}
 
 
 class PublishFailed(BrokerUnavailable, OperationalError):
@@ -51,18 +57,25 @@ def describe(
     )
 
 
-def sender(send_task: Callable[..., Any]) -> Callable[[Publication], Any]:
+def sender(app: Any, send_task: Callable[..., Any]) -> Callable[[Publication], Any]:
     """Return the innermost step of the publish chain: Celery's own ``send_task``."""
 
     def send(publication: Publication) -> Any:
         options = publication.options
         headers = options.pop("headers", None)
         options["headers"] = {**headers, HEADER: publication.header} if headers else {HEADER: publication.header}
+        arguments = (publication.name, publication.args, publication.kwargs)
         try:
-            return send_task(
-                publication.name, publication.args, publication.kwargs, task_id=publication.task_id, **options
-            )
-        except (OperationalError, LimitExceeded) as error:
+            if _task_stack.top is not None or options.get("producer") or options.get("connection"):
+                if _task_stack.top is not None:
+                    options.setdefault("retry_policy", WITHIN_A_TASK)
+                return send_task(*arguments, task_id=publication.task_id, **options)
+            options.setdefault("retry_policy", OUTSIDE)
+            # The message and the event that tells of it travel together, where the transport can do that.
+            with app.producer_or_acquire() as producer, producer.batch():
+                options["producer"] = producer
+                return send_task(*arguments, task_id=publication.task_id, **options)
+        except (OperationalError, LimitExceeded, BatchPublishError) as error:
             raise _failed(publication, error) from error
 
     return send

@@ -58,6 +58,11 @@ class Result:
 
 def benchmarks() -> dict[str, Callable[[Budget], Result]]:
     """Return name -> function."""
-    from tests.benchmarks import overhead, throughput
+    from tests.benchmarks import delay_one_by_one, latency, overhead, throughput
 
-    return {"overhead": overhead.run, "throughput": throughput.run}
+    return {
+        "overhead": overhead.run,
+        "throughput": throughput.run,
+        "delay_one_by_one": delay_one_by_one.run,
+        "latency": latency.run,
+    }

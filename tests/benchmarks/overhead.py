@@ -66,7 +66,7 @@ class Side:
         assert self._producer.stdout is not None
         self._producer.stdin.write(f"{tasks}\n")
         self._producer.stdin.flush()
-        producing = float(self._producer.stdout.readline())
+        producing = float(self._producer.stdout.readline().split()[0])
         pids = [self._worker.pid, *self._worker.children()]
         before = cpu.used(pids)
         self._worker.kill_group(signal.SIGCONT)

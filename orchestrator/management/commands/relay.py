@@ -121,7 +121,8 @@ class Command(BaseCommand):
 
     help = (
         "Move dead letters from Redis into the database within a second of their arrival, publish again what a "
-        "redrive left half done, move delayed messages that are due, and delete what retention settings allow. Any number of relays may run. "
+        "redrive left half done, move delayed messages that are due, and delete what retention settings allow. "
+        "Any number of relays may run. "
         "Ends in order on SIGTERM or Ctrl-C. Exit code 0; 1 if --once could not finish or nothing is configured."
     )
 
