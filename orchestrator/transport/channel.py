@@ -4,158 +4,45 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from functools import cached_property
+from collections.abc import Iterable
 from queue import Empty
 from typing import Any
 
-import redis
 from kombu.transport import redis as stock
 from kombu.transport import virtual
 from kombu.utils.json import dumps, loads
 
-from orchestrator import conf
 from orchestrator.stores.redis.scripts import Script
-from orchestrator.transport import delayed, office
+from orchestrator.transport import delayed
+from orchestrator.transport.clients import Clients
 from orchestrator.transport.inflight import Claimed
-from orchestrator.transport.keys import DELIVERY_MEMBER, MARKER_MS, SEPARATOR, Keys
-from orchestrator.transport.ledger import Buffer, Ledger, tag_of
+from orchestrator.transport.keys import DELIVERY_MEMBER, MARKER_MS, SEPARATOR
+from orchestrator.transport.ledger import Buffer, tag_of
+from orchestrator.transport.qos import TURN, QoS
 
 logger = logging.getLogger("orchestrator.transport")
 
-#: Messages handed to the worker in one turn of its loop.
-TURN = 16
-#: Seconds that connecting to the broker, and every answer to a producer, may take at most.
-PATIENCE = 1.2
-
 _publish = Script("publish", "orchestrator.transport.scripts")
 
-
-class QoS(virtual.QoS):  # type: ignore[misc]  # kombu is untyped
-    """What this channel handed out. The books themselves are the ledger's."""
-
-    restore_at_shutdown = True
-    _stock: Any = None
-
-    def can_consume(self) -> bool:
-        """Whether a slot is free; tasks that outlived their channel count as well."""
-        limit = self.prefetch_count
-        return not limit or self.taken < limit
-
-    @property
-    def taken(self) -> int:
-        """Messages handed out and not done with."""
-        return len(self._delivered) - len(self._dirty) + len(self.channel.ledger.orphans)
-
-    @property
-    def free(self) -> int:
-        """Messages that may be handed out now."""
-        return max(0, self.prefetch_count - self.taken) if self.prefetch_count else TURN
-
-    def ack(self, delivery_tag: str) -> None:
-        """Acknowledge."""
-        self.channel.ledger.ack(delivery_tag)
-        super().ack(delivery_tag)
-
-    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """Drop a message, or return it to the front of its queue."""
-        if requeue:
-            self.channel.ledger.give_back([delivery_tag])
-        else:
-            self.channel.ledger.ack(delivery_tag)
-        self._quick_ack(delivery_tag)
-
-    def restore_unacked(self) -> list[Any]:
-        """Return what is not done with, or keep it while its tasks outlive the channel."""
-        self._flush()
-        tags = list(self._delivered)
-        if office.is_keeping():
-            self.channel.ledger.adopt(tags)
-        else:
-            self.channel.ledger.give_back(tags)
-        self._delivered.clear()
-        return []
-
-    def restore_visible(self, *args: Any, **kwargs: Any) -> None:
-        """Return what workers on kombu's own transport abandoned; leases tell what ours did."""
-        if self._stock is None:
-            self._stock = stock.QoS(self.channel)
-        self._stock.restore_visible(*args, **kwargs)
+#: Part of the format, so that every peer finds every message.
+FIXED = ("sep", "priority_steps")
 
 
-class Channel(stock.Channel):  # type: ignore[misc]  # kombu is untyped
+class Channel(Clients):
     """One kombu channel. Queues that are consumed without acknowledgement work as in kombu."""
 
     QoS = QoS
     sep = SEPARATOR
     priority_steps = stock.PRIORITY_STEPS
+    from_transport_options = tuple(name for name in stock.Channel.from_transport_options if name not in FIXED)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._sync: dict[str, Any] = {}
         self._no_ack: set[str] = set()
-        self._patient = False
         self._claiming: list[str] = []
         self._buffer: Buffer | None = None
         #: Whether a list may hold something: False from an empty claim to the next wake-up.
         self._hope = True
         super().__init__(*args, **kwargs)
-
-    # --- clients ------------------------------------------------------------------
-
-    @contextmanager
-    def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
-        """Yield a client: always the same one, since making one costs more than using it."""
-        yield client or self._client_of("kombu", self._create_client)
-
-    @property
-    def raw(self) -> redis.Redis:
-        """A client that puts no prefix before keys."""
-        client: redis.Redis = self._client_of("raw", lambda: redis.Redis(connection_pool=self.pool))
-        return client
-
-    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
-        """Bound how long a producer waits; a worker's claims go through the office's own, more patient client."""
-        params: dict[str, Any] = super()._connparams(asynchronous)
-        if not self._patient:
-            for name in ("socket_timeout", "socket_connect_timeout"):
-                if name in params:
-                    params[name] = min(params[name] or PATIENCE, PATIENCE)
-        return params
-
-    def _patient_client(self) -> redis.Redis:
-        self._patient = True
-        try:
-            return redis.Redis(connection_pool=self._get_pool())
-        finally:
-            self._patient = False
-
-    def _client_of(self, kind: str, make: Any) -> Any:
-        found = self._sync.get(kind)
-        if found is None:
-            found = self._sync[kind] = make()
-        return found
-
-    def _disconnect_pools(self) -> None:
-        self._sync.clear()
-        super()._disconnect_pools()
-
-    @cached_property
-    def keys(self) -> Keys:
-        """Names of this broker's keys."""
-        return Keys(self.global_keyprefix, self.global_keyprefix + conf.settings().key_prefix)
-
-    @cached_property
-    def office(self) -> office.Office:
-        """This process's office for this broker."""
-        info = self.connection.client
-        place = (info.transport_cls, info.hostname, info.port, info.virtual_host, info.userid, self.keys)
-        return office.office(place, self._patient_client, self.keys)
-
-    @cached_property
-    def ledger(self) -> Ledger:
-        """What this process holds of this broker."""
-        return self.office.ledger
 
     # --- publishing ---------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from kombu.transport import redis as stock
 
-from orchestrator.transport.channel import Channel
+from orchestrator.transport.channel import FIXED, Channel
 from orchestrator.transport.poller import Poller
 
 
@@ -29,6 +29,8 @@ class Transport(stock.Transport):  # type: ignore[misc]  # kombu is untyped
 
 class SentinelChannel(Channel, stock.SentinelChannel):  # type: ignore[misc]  # kombu is untyped
     """Asks sentinels where the primary is."""
+
+    from_transport_options = tuple(name for name in stock.SentinelChannel.from_transport_options if name not in FIXED)
 
 
 class SentinelTransport(Transport):
