@@ -14,10 +14,10 @@ from kombu.utils.json import dumps, loads
 
 from orchestrator.stores.redis.scripts import Script
 from orchestrator.transport import delayed
+from orchestrator.transport.buffer import Buffer, tag_of
 from orchestrator.transport.clients import Clients
 from orchestrator.transport.inflight import Claimed
 from orchestrator.transport.keys import DELIVERY_MEMBER, MARKER_MS, SEPARATOR
-from orchestrator.transport.ledger import Buffer, tag_of
 from orchestrator.transport.qos import TURN, QoS
 
 logger = logging.getLogger("orchestrator.transport")

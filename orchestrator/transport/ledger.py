@@ -15,10 +15,10 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 
 import redis
 
+from orchestrator.transport.buffer import STUCK, Buffer, HandedOut, tag_of
 from orchestrator.transport.inflight import Claimed, InFlight
 from orchestrator.transport.keys import Keys
 from orchestrator.transport.pacing import Pace
@@ -29,37 +29,6 @@ logger = logging.getLogger("orchestrator.transport")
 ACKS = 64
 #: Seconds after which they are sent at the latest.
 ACK_DELAY = 0.02
-#: Seconds that claimed messages may wait for their turn while nothing moves.
-STUCK = 0.15
-
-
-@dataclass(slots=True)
-class HandedOut:
-    """A message that the worker has got. ``since`` is on the monotonic clock; None measures nothing."""
-
-    serial: int
-    name: str = ""
-    since: float | None = None
-
-
-class Buffer:
-    """Claimed messages of one channel that wait for a slot."""
-
-    def __init__(self) -> None:
-        self.messages: deque[Claimed] = deque()
-        self.moved_at = 0.0
-
-    def __len__(self) -> int:
-        return len(self.messages)
-
-    def stuck(self) -> bool:
-        """Whether messages wait and nothing has moved for a while."""
-        return bool(self.messages) and time.monotonic() >= self.moved_at + STUCK
-
-
-def tag_of(claimed: Claimed) -> str:
-    """Return the delivery tag of a claim. Unlike the producer's, it differs from delivery to delivery."""
-    return str(claimed.serial)
 
 
 class Ledger:
