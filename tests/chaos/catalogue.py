@@ -64,6 +64,9 @@ SCENARIOS: Mapping[str, str] = {
     "endings": "tests.chaos.endings",
     "child_kill": "tests.chaos.child_kill",
     "redrive": "tests.chaos.redrive",
+    "worker_kill": "tests.chaos.worker_kill",
+    "broker_restart": "tests.chaos.broker_restart",
+    "connection_cuts": "tests.chaos.connection_cuts",
 }
 
 
