@@ -15,7 +15,7 @@ from kombu.utils.json import dumps, loads
 from orchestrator.stores.redis.scripts import Script
 from orchestrator.transport import delayed
 from orchestrator.transport.buffer import Buffer, tag_of
-from orchestrator.transport.clients import Clients
+from orchestrator.transport.clients import Clients, refused_is_lost
 from orchestrator.transport.inflight import Claimed
 from orchestrator.transport.keys import DELIVERY_MEMBER, MARKER_MS, SEPARATOR
 from orchestrator.transport.qos import TURN, QoS
@@ -62,6 +62,10 @@ class Channel(Clients):
         if self._expires and queue in self._expires:
             with self.conn_or_acquire() as client:
                 self._maybe_update_queues_expire(client, queue)
+
+    def _queue_bind(self, *args: Any, **kwargs: Any) -> None:
+        with refused_is_lost():
+            super()._queue_bind(*args, **kwargs)
 
     # --- consuming ----------------------------------------------------------------
 

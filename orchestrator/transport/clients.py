@@ -19,6 +19,18 @@ from orchestrator.transport.ledger import Ledger
 PATIENCE = 1.2
 
 
+@contextmanager
+def refused_is_lost() -> Iterator[None]:
+    """Treat a server that refuses, such as one that became a replica, as a lost connection.
+
+    Connecting again may find another one, and a worker waits for it; at any other error it would end.
+    """
+    try:
+        yield
+    except redis.ResponseError as error:
+        raise redis.ConnectionError(f"The broker refuses: {error}") from error
+
+
 class Clients(stock.Channel):  # type: ignore[misc]  # kombu is untyped
     """Kombu's channel, as far as it connects."""
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from kombu.transport import redis as stock
 
+from orchestrator.transport.clients import refused_is_lost
+
 #: How the bell is named among kombu's kinds of sockets.
 BELL = "BELL"
 
@@ -85,11 +87,12 @@ class Poller(stock.MultiChannelPoller):  # type: ignore[misc]  # kombu is untype
 
     def _claim(self, channel: Any) -> bool:
         """Return whether there is something to deliver now."""
-        channel.ledger.flush_if_full()
-        if channel._in_poll or not channel.qos.can_consume():
-            return False
-        if channel.fill():
-            return True
+        with refused_is_lost():
+            channel.ledger.flush_if_full()
+            if channel._in_poll or not channel.qos.can_consume():
+                return False
+            if channel.fill():
+                return True
         self._register_BRPOP(channel)
         return False
 
@@ -100,7 +103,8 @@ class Poller(stock.MultiChannelPoller):  # type: ignore[misc]  # kombu is untype
                 if channel.claiming:
                     channel.deliver()
             return None
-        return super().on_readable(fileno)
+        with refused_is_lost():
+            return super().on_readable(fileno)
 
     def get(self, callback: Any, timeout: float | None = None) -> None:
         """Wait for one event outside of an event loop.

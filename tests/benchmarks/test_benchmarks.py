@@ -42,7 +42,7 @@ def test_overhead_prints_one_object() -> None:
 
 def test_names_are_listed_and_unknown_ones_refused() -> None:
     """``--list`` prints one name a line; an unknown name is told which there are."""
-    assert benchmarks("--list").stdout.split() == ["overhead"]
+    assert benchmarks("--list").stdout.split() == ["overhead", "throughput", "delay_one_by_one", "latency"]
     refused = benchmarks("overhed")
     assert refused.returncode == 2
     assert "no benchmark overhed; there are: overhead" in refused.stderr

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from orchestrator.deadletters.models import DeadLetter
+from orchestrator.launch.ports import free_port
 from tests.conftest import Platform
 from tests.support import inflight, labour
 from tests.support.wait import eventually
@@ -52,3 +54,34 @@ def test_cut_connections_cost_nothing(platform: Platform, pool: str) -> None:
                 platform.broker.client.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
 
     _work_through(platform, pool, cut)
+
+
+def test_a_broker_that_refuses_to_write_is_waited_for(platform: Platform) -> None:
+    """A replica refuses claims; once it is primary again, the same worker goes on."""
+    worker = platform.worker(concurrency=1, env=ENV)
+    client = platform.broker.client
+    labour.work.delay("before")
+    eventually(lambda: labour.ends("before"), message=worker.tail)
+    client.execute_command("REPLICAOF", "127.0.0.1", str(free_port()))
+    try:
+        worker.wait_for_log("Connection to broker lost|Cannot connect")
+    finally:
+        client.execute_command("REPLICAOF", "NO", "ONE")
+    labour.work.delay("after")
+    eventually(lambda: labour.ends("after"), 60, worker.tail)
+    assert worker.running
+
+
+def test_what_is_no_message_goes_to_the_inbox(platform: Platform) -> None:
+    """Byte for byte, and whoever comes behind it runs."""
+    for rubbish in (b"\xff\xfe not even text", b"[]", b'{"body": "e30="}'):
+        platform.broker.client.lpush("celery", rubbish)
+    labour.work.delay("behind")
+    worker = platform.worker(concurrency=1, env=ENV)
+    platform.relay()
+    eventually(lambda: labour.ends("behind"), 60, worker.tail)
+    eventually(lambda: DeadLetter.objects.count() == 3, 60, worker.tail)
+    assert {row.reason for row in DeadLetter.objects.all()} == {"undecodable"}
+    assert {row.queue for row in DeadLetter.objects.all()} == {"celery"}
+    assert b"\xff\xfe not even text" in {row.message.body for row in DeadLetter.objects.all()}
+    eventually(lambda: inflight.count(platform.broker.client) == 0)
