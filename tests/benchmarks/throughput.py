@@ -1,8 +1,8 @@
-"""``throughput``: no-op tasks per second of a prefork worker with two processes, ours against the stock transport.
+"""``throughput``: no-op tasks per second of a prefork worker with two processes, ours against plain Celery.
 
-Both sides run the platform with all its defaults (late ack, events, policies); only
-``ORCHESTRATOR["TRANSPORT"]`` differs. Both stay up; turns alternate, and a worker that is
-stopped while its queue fills works through every turn in the same way.
+Ours is the platform with all its defaults, the peer plain Celery on kombu's own transport
+with the same settings (late ack, events). Both stay up; turns alternate, and a worker that
+is stopped while its queue fills works through every turn in the same way.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Self
 
 from tests.benchmarks.catalogue import Budget, Result
 from tests.support import environment, inflight
-from tests.support.process import ROOT
+from tests.support.process import ROOT, Process
 from tests.support.wait import eventually
 from tests.support.worker import Worker, platform_env
 
@@ -26,21 +26,20 @@ WARM_UP = 200
 
 
 class Side:
-    """One transport under load: a producer and a worker."""
+    """One worker under load, and a producer."""
 
-    def __init__(self, transport: str, *, pool: str = "prefork", concurrency: int = PROCESSES) -> None:
-        self.queue = f"throughput-{transport}"
-        env = {"ORCHESTRATOR_TEST_IMPORTS": "tests.benchmarks.tasks", "ORCHESTRATOR_TRANSPORT": transport}
-        self._worker = Worker(pool=pool, concurrency=concurrency, queues=[self.queue], env=env)
-        self._env = {key: value for key, value in platform_env(env).items() if value is not None}
+    def __init__(self, worker: Process, module: str, queue: str) -> None:
+        self.queue = queue
+        self._worker = worker
+        self._module = module
         self._client = environment.world().broker.client
 
     def __enter__(self) -> Self:
         self._worker.start()
         self._producer = subprocess.Popen(
-            [sys.executable, "-m", "tests.benchmarks.producer", "orchestrator.celery", self.queue],
+            [sys.executable, "-m", "tests.benchmarks.producer", self._module, self.queue],
             cwd=ROOT,
-            env={**self._worker.env, **self._env},
+            env=self._worker.env,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -69,16 +68,35 @@ class Side:
         return not self._client.llen(self.queue) and not inflight.count(self._client)
 
 
+def ours() -> Side:
+    """Return the platform with its defaults."""
+    env = {"ORCHESTRATOR_TEST_IMPORTS": "tests.benchmarks.tasks"}
+    return Side(Worker(concurrency=PROCESSES, queues=["ours"], env=env), "orchestrator.celery", "ours")
+
+
+def plain() -> Side:
+    """Return plain Celery with the same settings: late ack, events, prefetch 1."""
+    command = ["python", "-m", "celery", "-A", "tests.benchmarks.plain", "worker", "-P", "prefork"]
+    worker = Process(
+        [*command, "-c", str(PROCESSES), "-Q", "plain", "-n", "plain@test", "-l", "INFO"],
+        name="plain",
+        directory=environment.directory() / "logs",
+        env=platform_env({"DJANGO_SETTINGS_MODULE": "tests.benchmarks.plain_settings"}),
+        ready=r"plain@test ready",
+    )
+    return Side(worker, "tests.benchmarks.plain", "plain")
+
+
 def run(budget: Budget) -> Result:
     """Measure pairs until the budget is used up."""
     pairs: list[tuple[float, float]] = []
     with ExitStack() as stack:
-        ours, stock = [stack.enter_context(Side(name)) for name in ("orchestrator", "stock")]
+        mine_side, peer_side = [stack.enter_context(side) for side in (ours(), plain())]
         deadline = time.monotonic() + budget.seconds
         while len(pairs) < budget.runs and (not pairs or time.monotonic() < deadline):
             if len(pairs) % 2:
-                peer, mine = stock.rate(), ours.rate()
+                peer, mine = peer_side.rate(), mine_side.rate()
             else:
-                mine, peer = ours.rate(), stock.rate()
+                mine, peer = mine_side.rate(), peer_side.rate()
             pairs.append((mine, peer))
     return Result.of_pairs("throughput", pairs, "tasks/s", pool="prefork", processes=PROCESSES, tasks=TASKS)
