@@ -76,6 +76,26 @@ def waiting_for_their_time(timeout: float) -> int | None:
     return delayed.count(client(redis_url(broker_url()), timeout), keys())
 
 
+def pause(queue: str, timeout: float) -> None:
+    """Let workers on our transport take nothing more from a queue. What they hold already, they finish.
+
+    Raises:
+        redis.RedisError: the broker cannot be asked.
+    """
+    client(redis_url(broker_url()), timeout).sadd(keys().paused, queue)
+
+
+def resume(queue: str, timeout: float) -> None:
+    """Let workers take from a queue again, within a second; errors as for :func:`pause`."""
+    client(redis_url(broker_url()), timeout).srem(keys().paused, queue)
+
+
+def paused(timeout: float) -> list[str]:
+    """Return the paused queues by name; errors as for :func:`pause`."""
+    found = cast("set[bytes]", client(redis_url(broker_url()), timeout).smembers(keys().paused))
+    return sorted(name.decode() for name in found)
+
+
 def letterbox(timeout: float) -> Letterbox:
     """Look into the letters stream.
 

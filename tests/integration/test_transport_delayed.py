@@ -67,3 +67,17 @@ def test_retries_with_a_delay_run_as_often_as_declared(platform: Platform) -> No
     get_app().send_task(flaky.name, ("later",), {"good_after": 1}, countdown=1.2)
     eventually(lambda: len(far_side.effects("later")) == 2, 60, worker.tail)
     stays(lambda: len(far_side.effects("later")) == 2, 1.0)
+
+
+def test_a_paused_queue_waits_and_goes_on(platform: Platform) -> None:
+    """Pausing acts on all workers at once, and only on that queue."""
+    worker = platform.worker(concurrency=1, queues=["celery", "other"], env=labour.ENV)
+    queues.pause("celery", 5.0)
+    assert queues.paused(5.0) == ["celery"]
+    labour.work.delay("held")
+    labour.work.apply_async(("free",), queue="other")
+    eventually(lambda: labour.ends("free"), 60, worker.tail)
+    stays(lambda: not labour.starts("held"), 1.5)
+    queues.resume("celery", 5.0)
+    eventually(lambda: labour.ends("held"), 10, worker.tail)
+    assert queues.paused(5.0) == []
