@@ -26,6 +26,8 @@ from orchestrator.engine.task import OrchestratedTask
 from orchestrator.policies.redaction import Redaction, cover
 from orchestrator.stores.redis.idempotency import RedisIdempotencyRecords
 from orchestrator.stores.redis.leases import RedisLeases
+from orchestrator.transport import office, registry
+from orchestrator.transport.inflight import Aside
 
 
 class DjangoOrchestratedTask(OrchestratedTask, DjangoTask):  # type: ignore[misc]  # Celery's classes are untyped
@@ -187,6 +189,15 @@ def named(key: str, path: str) -> Any:
             f"ORCHESTRATOR[{key!r}] names {path!r}, which cannot be imported ({type(error).__name__}: {error}). "
             "Give 'package.module:name' of something that can."
         ) from error
+
+
+def _bury(aside: Aside) -> None:
+    get_app().bury_undelivered(aside)
+
+
+# Before anybody connects: whoever uses our app imports this module first.
+registry.register()
+office.bury_with(_bury)
 
 
 def __getattr__(name: str) -> Any:

@@ -47,6 +47,13 @@ POLICIES = (
 )
 
 
+TRANSPORTS = ("orchestrator", "stock")
+#: Seconds. A quarter of it passes between two renewals.
+SHORTEST_LEASE = 2.0
+#: What the four digits in a message that came back can tell.
+MOST_DELIVERIES = 9999
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Every key of ``ORCHESTRATOR``, in lower case."""
@@ -57,6 +64,12 @@ class Settings:
     state_url: str = ""
     #: Prefix of every key of ours in that Redis; may serve as hash tag.
     key_prefix: str = "orchestrator:"
+    #: Which transport ``redis://`` means: "orchestrator", or kombu's "stock" one.
+    transport: str = "orchestrator"
+    #: Seconds after the last sign of life of a process at which what it held (messages, keys) goes to others.
+    lease_seconds: float = 30.0
+    #: How often a message may be delivered to workers that die over it before it goes to the inbox.
+    max_deliveries: int = 5
     #: Ordered policies, outermost first.
     policies: tuple[str, ...] = POLICIES
     #: Where dead letters are safe before the ack.
@@ -65,8 +78,6 @@ class Settings:
     redacted_names: tuple[str, ...] = REDACTED_NAMES
     #: Seconds that a write to the letterbox may take before the message goes back.
     letterbox_timeout: float = 2.0
-    #: Seconds after which a key that a dead process held is free; the living renew theirs.
-    lease_seconds: float = 30.0
     #: Where records of transactional idempotency are kept: in the tasks' own database.
     transactional_records: str = "orchestrator.idempotency.records:DatabaseRecords"
     #: Days that closed (redriven, discarded) dead letters are kept; None keeps them.
@@ -108,8 +119,9 @@ def parse(raw: Mapping[str, Any]) -> Settings:
         value = getattr(parsed, name)
         if not isinstance(value, tuple) or not all(isinstance(item, str) for item in value):
             raise InvalidOption(f"ORCHESTRATOR[{name.upper()!r}] = {value!r}: give a list of strings.")
+    _check_transport(parsed)
     _check_outbox(parsed)
-    for name in ("letterbox_timeout", "lease_seconds", "redrive_resume_seconds", "outbox_grace_seconds"):
+    for name in ("letterbox_timeout", "redrive_resume_seconds", "outbox_grace_seconds"):
         value = getattr(parsed, name)
         if not isinstance(value, int | float) or value <= 0:
             raise InvalidOption(f"ORCHESTRATOR[{name.upper()!r}] = {value!r}: give a number of seconds above 0.")
@@ -146,6 +158,20 @@ def _check_outbox(parsed: Settings) -> None:
     if parsed.outbox_fallback and where is False:
         raise InvalidOption(
             "ORCHESTRATOR['OUTBOX_FALLBACK'] is True, but there is no outbox: set ORCHESTRATOR['OUTBOX'] to True, too."
+        )
+
+
+def _check_transport(parsed: Settings) -> None:
+    if parsed.transport not in TRANSPORTS:
+        raise InvalidOption(f"ORCHESTRATOR['TRANSPORT'] = {parsed.transport!r}: give one of {', '.join(TRANSPORTS)}.")
+    if not isinstance(parsed.lease_seconds, int | float) or parsed.lease_seconds < SHORTEST_LEASE:
+        raise InvalidOption(
+            f"ORCHESTRATOR['LEASE_SECONDS'] = {parsed.lease_seconds!r}: give {SHORTEST_LEASE:g} seconds or more, "
+            "or a worker on a busy machine could not renew in time."
+        )
+    if not isinstance(parsed.max_deliveries, int) or not 1 <= parsed.max_deliveries <= MOST_DELIVERIES:
+        raise InvalidOption(
+            f"ORCHESTRATOR['MAX_DELIVERIES'] = {parsed.max_deliveries!r}: give 1 to {MOST_DELIVERIES} deliveries."
         )
 
 

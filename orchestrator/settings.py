@@ -166,6 +166,7 @@ ORCHESTRATOR = {
     "OUTBOX": True,
     "OUTBOX_FALLBACK": True,
     "STATE_URL": env.str("ORCHESTRATOR_STATE_URL", default=""),
+    "TRANSPORT": env.str("ORCHESTRATOR_TRANSPORT", default="orchestrator"),
     "FLOWER_URL": env.str("ORCHESTRATOR_FLOWER_URL", default=""),
     "METRICS_TOKEN": env.str("ORCHESTRATOR_METRICS_TOKEN", default=""),
 }

@@ -39,6 +39,7 @@ class Reason(enum.StrEnum):
     SOFT_TIME_LIMIT = "soft_time_limit"
     TIME_LIMIT = "time_limit"
     WORKER_LOST = "worker_lost"
+    POISON = "poison"
     REJECTED = "rejected"
     EXPIRED = "expired"
     RESULT_NOT_STORED = "result_not_stored"

@@ -12,8 +12,9 @@ from celery.app.task import Task
 from orchestrator.contracts.message import Parcel, Publication, WireMessage
 from orchestrator.contracts.policy import PolicyStack
 from orchestrator.contracts.ports import Outbox
-from orchestrator.engine import keeping, publication, redispatch
+from orchestrator.engine import keeping, publication, redispatch, undelivered
 from orchestrator.engine.defaults import DEFAULTS
+from orchestrator.transport.inflight import Aside
 
 
 class EngineApp(Celery):  # type: ignore[misc]  # Celery is untyped
@@ -125,6 +126,14 @@ class EngineApp(Celery):  # type: ignore[misc]  # Celery is untyped
             PayloadIncompatible: they do not fit.
         """
         redispatch.check_arguments(self, task_name, args, kwargs)
+
+    def bury_undelivered(self, aside: Aside) -> None:
+        """Put a message that the transport cannot deliver into the inbox.
+
+        Raises:
+            LetterboxUnavailable: it is not stored and must stay where it is.
+        """
+        undelivered.bury(self, aside)
 
     def member_redriven(self, group_id: str, old_task_id: str, new_task_id: str) -> None:
         """Tell the result backend that a member of a group or chord goes on under a new id."""

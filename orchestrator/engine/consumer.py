@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -25,12 +25,16 @@ from orchestrator.engine import (
     holding,
     inspection,  # noqa: F401  (replaces two answers of Celery's)
     letters,
+    reconnect,
 )
 from orchestrator.engine.request import OrchestratedRequest
 from orchestrator.engine.settlement import settle
 
 logger = logging.getLogger("orchestrator.engine")
 
+#: Seconds for which task events are gathered. Celery sends those of each turn of its loop, which costs more than the
+#: tasks themselves where they are short.
+GATHER_EVENTS = 0.02
 #: Celery's line quotes the return value, which may be anybody's data.
 LOG_SUCCESS = "Task %(name)s[%(id)s] succeeded in %(runtime)ss"
 
@@ -50,6 +54,23 @@ class OrchestratedConsumer(Consumer):  # type: ignore[misc]  # Celery's Consumer
             # The pool, made but not started, would fall back to the settings' limits where a request has none.
             self.pool.options.update(timeout=None, soft_timeout=None)
         self.timer.call_repeatedly(holding.EVERY, holding.retry)
+        self._gathering = False
+
+    def on_send_event_buffered(self) -> None:
+        """Send what gathers, soon; only asked where there is an event loop."""
+        if not self._gathering:
+            self._gathering = True
+            self.timer.call_after(GATHER_EVENTS, self._send_gathered)
+
+    def _send_gathered(self) -> None:
+        self._gathering = False
+        self._flush_events()
+
+    def shutdown(self) -> None:
+        """Send the last events, then close."""
+        with suppress(*self.connection_errors):
+            self._flush_events()
+        super().shutdown()
 
     def update_strategies(self) -> None:
         """Give every task our request, whatever base class it has."""
@@ -58,6 +79,16 @@ class OrchestratedConsumer(Consumer):  # type: ignore[misc]  # Celery's Consumer
                 type(task).Request = OrchestratedRequest
         with _without_limits(self.app.tasks.values()):
             super().update_strategies()
+
+    def on_connection_error_after_connected(self, exc: BaseException) -> None:
+        """Lose the connection, not what runs."""
+        with reconnect.keeping(self.app):
+            super().on_connection_error_after_connected(exc)
+
+    def on_close(self) -> None:
+        """Forget what does not run."""
+        with reconnect.kept(self.pool):
+            super().on_close()
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
         """Refuse bodies of the wrong shape first: Celery drops some of them and dies of others."""
@@ -139,7 +170,7 @@ class OrchestratedConsumer(Consumer):  # type: ignore[misc]  # Celery's Consumer
             letter=letter,
         )
         if not settle(self.app, attempt, Outcome(Verdict.UNKNOWN, reason, type(error).__name__, str(error))):
-            holding.hold(partial(self._refuse, message, reason, error, report))
+            holding.hold(partial(self._refuse, message, reason, error, report), message)
             return
         logger.error("Message %s[%s] went to the inbox as %s: %s", name, task_id, reason.value, type(error).__name__)
         message.reject_log_error(logger, self.connection_errors)

@@ -31,8 +31,14 @@ DEFAULTS: dict[str, Any] = {
     "result_expires": None,
     "broker_connection_retry_on_startup": True,
     # A frozen broker must not freeze a web request for ever. The read timeout is far above the second
-    # for which a worker's blocking read waits.
-    "broker_transport_options": {"socket_connect_timeout": 2, "socket_timeout": 5, "socket_keepalive": True},
+    # for which a worker's blocking read waits. Our transport bounds producers more tightly.
+    "broker_transport_options": {
+        "socket_connect_timeout": 2,
+        "socket_timeout": 5,
+        "socket_keepalive": True,
+        "max_retries": 0,
+    },
+    "broker_pool_acquire_timeout": 1.0,
     "worker_cancel_long_running_tasks_on_connection_loss": False,
     "worker_consumer": "orchestrator.engine.consumer:OrchestratedConsumer",
     "beat_scheduler": "django_celery_beat.schedulers:DatabaseScheduler",

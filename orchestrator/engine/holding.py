@@ -10,28 +10,35 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from threading import Lock
+from typing import Any
 
 #: Seconds between two tries.
 EVERY = 1.0
 
-_held: list[Callable[[], object]] = []
+_held: list[tuple[Callable[[], object], Any]] = []
 _lock = Lock()
 
 
-def hold(again: Callable[[], object]) -> None:
-    """Call ``again`` at the next try; it holds itself once more if it must."""
+def hold(again: Callable[[], object], message: Any) -> None:
+    """Call ``again`` at the next try; it holds itself and its message once more if it must."""
     with _lock:
-        _held.append(again)
+        _held.append((again, message))
 
 
 def retry() -> None:
     """Try everything that is held, in order, once."""
     with _lock:
         due, _held[:] = list(_held), []
-    for again in due:
+    for again, _ in due:
         again()
 
 
 def count() -> int:
     """Return how many messages wait."""
     return len(_held)
+
+
+def messages() -> list[Any]:
+    """Return the messages that wait."""
+    with _lock:
+        return [message for _, message in _held]

@@ -9,13 +9,29 @@ from typing import Any
 
 from celery._state import _task_stack
 from celery.utils import uuid
+from kombu.exceptions import BatchPublishError, LimitExceeded, OperationalError
 
-from orchestrator.contracts.errors import InvalidOption, UnknownOption
+from orchestrator.contracts.errors import BrokerUnavailable, InvalidOption, UnknownOption
 from orchestrator.contracts.message import HEADER, HEADER_VERSION, Parcel, Publication
 from orchestrator.engine import keeping
 
 #: Positional parameters of ``Celery.send_task`` after ``name, args, kwargs``.
 POSITIONAL = ("countdown", "eta", "task_id", "producer", "connection", "router", "result_cls", "expires")
+
+
+#: Who publishes is told at once; whether to try again under the same id is his to decide.
+OUTSIDE = {"max_retries": 0, "interval_start": 0, "interval_step": 0, "interval_max": 0}
+#: A task can wait for a broker that restarts: what it publishes follows from work that is done already.
+WITHIN_A_TASK = {"max_retries": 12, "interval_start": 0, "interval_step": 0.3, "interval_max": 2}
+
+
+class PublishFailed(BrokerUnavailable, OperationalError):
+    """The broker did not take a message, as far as is known. Also the error that Celery's callers expect."""
+
+    def __init__(self, message: str, *, task_id: str, maybe_sent: bool) -> None:
+        """Name the task's id, under which publishing again is safe."""
+        super().__init__(message, maybe_sent=maybe_sent)
+        self.task_id = task_id
 
 
 def describe(
@@ -69,16 +85,16 @@ def sender(app: Any, send_task: Callable[..., Any]) -> Callable[[Publication], A
         outbox = app.outbox
         if outbox is None or keeping.of_the_worker(publication) or options.get("connection") is not None:
             _refuse_without(outbox, publication)
-            return _direct(send_task, publication)
+            return _direct(app, send_task, publication)
         place = outbox.place(publication.outbox)
         if place is not None:
             result, parcel = _built(send_task, publication)
             outbox.keep(parcel, place)
             return result
         if publication.outbox is False or not outbox.fallback:
-            return _direct(send_task, publication)
+            return _direct(app, send_task, publication)
         try:
-            return _direct(send_task, publication)
+            return _direct(app, send_task, publication)
         except Exception as error:
             if not keeping.broker_refused(app, error):
                 raise
@@ -89,10 +105,25 @@ def sender(app: Any, send_task: Callable[..., Any]) -> Callable[[Publication], A
     return send
 
 
-def _direct(send_task: Callable[..., Any], publication: Publication) -> Any:
-    return send_task(
-        publication.name, publication.args, publication.kwargs, task_id=publication.task_id, **publication.options
-    )
+def _direct(app: Any, send_task: Callable[..., Any], publication: Publication) -> Any:
+    """Send now.
+
+    Raises:
+        PublishFailed: the broker did not take it, as far as is known.
+    """
+    options = publication.options
+    arguments = (publication.name, publication.args, publication.kwargs)
+    try:
+        if _task_stack.top is not None or options.get("producer") or options.get("connection"):
+            if _task_stack.top is not None:
+                options.setdefault("retry_policy", WITHIN_A_TASK)
+            return send_task(*arguments, task_id=publication.task_id, **options)
+        options.setdefault("retry_policy", OUTSIDE)
+        # The message and the event that tells of it travel together, where the transport can do that.
+        with app.producer_or_acquire() as producer, producer.batch():
+            return send_task(*arguments, task_id=publication.task_id, **{**options, "producer": producer})
+    except (OperationalError, LimitExceeded, BatchPublishError) as error:
+        raise _failed(publication, error) from error
 
 
 def _built(send_task: Callable[..., Any], publication: Publication) -> tuple[Any, Parcel]:
@@ -112,3 +143,23 @@ def _refuse_without(outbox: Any, publication: Publication) -> None:
             f"outbox={publication.outbox!r} for {publication.name}: this project has no outbox. "
             "Set ORCHESTRATOR['OUTBOX'] to True, or leave the option away."
         )
+
+
+def _failed(publication: Publication, error: BaseException) -> PublishFailed:
+    maybe_sent = not isinstance(error, LimitExceeded) and not _refused(error)
+    known = "It may have been sent all the same" if maybe_sent else "It was not sent"
+    return PublishFailed(
+        f"The broker did not take {publication.name}[{publication.task_id}] ({error}). {known}; publishing it again "
+        f"with task_id={publication.task_id!r} is safe. Is the broker running, and is CELERY_BROKER_URL right?",
+        task_id=publication.task_id,
+        maybe_sent=maybe_sent,
+    )
+
+
+def _refused(error: BaseException | None) -> bool:
+    """Whether nobody listened where the broker should be."""
+    while error is not None:
+        if isinstance(error, ConnectionRefusedError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

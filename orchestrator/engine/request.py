@@ -57,7 +57,8 @@ class OrchestratedRequest(Request):  # type: ignore[misc]  # Celery's Request is
         """Settle a failed attempt, then let Celery store, ack and report it."""
         error = unwrap(exc_info.exception)
         if self._terminal(error) and not self._settle(self._outcome(error, exc_info.traceback)):
-            hold(partial(self.on_failure, exc_info, send_failed_event=send_failed_event, return_ok=return_ok))
+            again = partial(self.on_failure, exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
+            hold(again, self._message)
             return
         if isinstance(error, MemoryError):
             # Celery would end the whole worker over one task's body.
@@ -69,7 +70,7 @@ class OrchestratedRequest(Request):  # type: ignore[misc]  # Celery's Request is
         if not soft and not state.should_terminate and (not self.task.acks_late or self.task.acks_on_timeout):
             error = TimeLimitExceeded(timeout)
             if not self._settle(self._outcome(error, "")):
-                hold(partial(self.on_timeout, soft, timeout))
+                hold(partial(self.on_timeout, soft, timeout), self._message)
                 return
         super().on_timeout(soft, timeout)
 
@@ -81,7 +82,7 @@ class OrchestratedRequest(Request):  # type: ignore[misc]  # Celery's Request is
             if not self._settle(outcome):
                 # It must not run meanwhile.
                 self._already_revoked = True
-                hold(partial(self._announce_revoked, reason, terminated, signum, expired))
+                hold(partial(self._announce_revoked, reason, terminated, signum, expired), self._message)
                 return
         super()._announce_revoked(reason, terminated, signum, expired)
 

@@ -20,6 +20,8 @@ from orchestrator.monitoring.reach import REDIS_SCHEMES, broker_url, redis_url
 from orchestrator.stores.redis.client import client
 from orchestrator.stores.redis.letters import letters_stream
 from orchestrator.stores.redis.presence import Presence
+from orchestrator.transport import delayed, inflight
+from orchestrator.transport.keys import Keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +63,37 @@ def in_flight(timeout: float) -> int | None:
     """Count messages that a worker holds, those waiting there for their time included; None if unknown."""
     if not _on_redis():
         return None
-    key = _option("global_keyprefix") + _option("unacked_key")
-    return int(client(redis_url(broker_url()), timeout).hlen(key))
+    connection = client(redis_url(broker_url()), timeout)
+    # Both: while a fleet moves from the stock transport, some of its workers hold messages in kombu's way.
+    stock = int(connection.hlen(_option("global_keyprefix") + _option("unacked_key")))
+    return stock + inflight.count(connection, keys())
+
+
+def waiting_for_their_time(timeout: float) -> int | None:
+    """Count delayed messages in the broker; None if unknown."""
+    if not _on_redis():
+        return None
+    return delayed.count(client(redis_url(broker_url()), timeout), keys())
+
+
+def pause(queue: str, timeout: float) -> None:
+    """Let workers on our transport take nothing more from a queue. What they hold already, they finish.
+
+    Raises:
+        redis.RedisError: the broker cannot be asked.
+    """
+    client(redis_url(broker_url()), timeout).sadd(keys().paused, queue)
+
+
+def resume(queue: str, timeout: float) -> None:
+    """Let workers take from a queue again, within a second; errors as for :func:`pause`."""
+    client(redis_url(broker_url()), timeout).srem(keys().paused, queue)
+
+
+def paused(timeout: float) -> list[str]:
+    """Return the paused queues by name; errors as for :func:`pause`."""
+    found = cast("set[bytes]", client(redis_url(broker_url()), timeout).smembers(keys().paused))
+    return sorted(name.decode() for name in found)
 
 
 def letterbox(timeout: float) -> Letterbox:
@@ -94,6 +125,12 @@ def _on_redis() -> bool:
     return broker_url().startswith(REDIS_SCHEMES)
 
 
+def keys() -> Keys:
+    """Return the names of the broker's keys, where the broker is a Redis."""
+    prefix = _option("global_keyprefix")
+    return Keys(prefix, prefix + conf.settings().key_prefix)
+
+
 def _option(name: str) -> Any:
     return get_app().conf.broker_transport_options.get(name, getattr(Channel, name))
 
@@ -101,12 +138,12 @@ def _option(name: str) -> Any:
 def _listed(connection: redis.Redis, name: str) -> QueueCount:
     prefix, sep = _option("global_keyprefix"), _option("sep")
     # Kombu keeps priority 0 under the bare name.
-    keys = {step: f"{prefix}{name}{sep}{step}" if step else f"{prefix}{name}" for step in _option("priority_steps")}
+    lists = {step: f"{prefix}{name}{sep}{step}" if step else f"{prefix}{name}" for step in _option("priority_steps")}
     with connection.pipeline(transaction=False) as pipe:
-        for key in keys.values():
+        for key in lists.values():
             pipe.llen(key)
         sizes = [int(size) for size in pipe.execute()]
-    by_priority = {str(step): size for step, size in zip(keys, sizes, strict=True) if size}
+    by_priority = {str(step): size for step, size in zip(lists, sizes, strict=True) if size}
     return QueueCount(name, sum(sizes), by_priority)
 
 

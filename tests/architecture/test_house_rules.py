@@ -23,6 +23,7 @@ MAX_FUNCTION = 60
 SLEEPERS = {
     "tests/support/wait.py": "the one place that polls",
     "tests/support/zoo.py": "its tasks are asked to take long",
+    "tests/support/labour.py": "its tasks are asked to take long",
     "tests/support/zoo_limits.py": "its tasks are asked to take long",
     "tests/chaos/tasks.py": "its tasks are asked to take long",
 }

@@ -58,6 +58,12 @@ class Result:
 
 def benchmarks() -> dict[str, Callable[[Budget], Result]]:
     """Return name -> function."""
-    from tests.benchmarks import overhead, policies
+    from tests.benchmarks import delay_one_by_one, latency, overhead, policies, throughput
 
-    return {"overhead": overhead.run, "policies": policies.run}
+    return {
+        "overhead": overhead.run,
+        "throughput": throughput.run,
+        "delay_one_by_one": delay_one_by_one.run,
+        "latency": latency.run,
+        "policies": policies.run,
+    }

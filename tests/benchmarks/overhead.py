@@ -22,7 +22,7 @@ from typing import Self
 
 from tests.benchmarks import cpu
 from tests.benchmarks.catalogue import Budget, Result
-from tests.support import environment
+from tests.support import environment, inflight
 from tests.support.process import ROOT, Process
 from tests.support.wait import eventually
 from tests.support.worker import Worker, platform_env
@@ -66,7 +66,7 @@ class Side:
         assert self._producer.stdout is not None
         self._producer.stdin.write(f"{tasks}\n")
         self._producer.stdin.flush()
-        producing = float(self._producer.stdout.readline())
+        producing = float(self._producer.stdout.readline().split()[0])
         pids = [self._worker.pid, *self._worker.children()]
         before = cpu.used(pids)
         self._worker.kill_group(signal.SIGCONT)
@@ -75,7 +75,7 @@ class Side:
         return producing / tasks * 1e6, working / tasks * 1e6
 
     def _idle(self) -> bool:
-        return not self._client.llen(self.queue) and not self._client.hlen("unacked")
+        return not self._client.llen(self.queue) and not inflight.count(self._client)
 
 
 def sides() -> tuple[Side, Side]:

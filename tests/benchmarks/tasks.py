@@ -2,7 +2,15 @@
 
 from celery import shared_task
 
+from tests.support import far_side
+
 
 @shared_task(ignore_result=True)
 def noop() -> None:
     """Return at once."""
+
+
+@shared_task(ignore_result=True)
+def note_start(key: str, sent: float) -> None:
+    """Note when it started, and when it was sent."""
+    far_side.record(key, sent=sent)

@@ -26,17 +26,20 @@ def benchmarks(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.timeout(400)
-def test_overhead_prints_one_object() -> None:
+@pytest.mark.parametrize(
+    ("name", "least"), [("overhead", 100), ("throughput", 10), ("delay_one_by_one", 10), ("latency", 0.1)]
+)
+def test_a_benchmark_prints_one_object(name: str, least: float) -> None:
     """One run is enough to show the form."""
-    done = benchmarks("overhead", "--runs", "1", "--json")
+    done = benchmarks(name, "--runs", "1", "--json")
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()
     report = json.loads(line)
     assert list(report)[:8] == ["name", "ours", "peer", "ratio", "min", "max", "runs", "unit"]
-    assert report["name"] == "overhead"
+    assert report["name"] == name
     assert report["runs"] == 1
     # Not a measurement, a check that both sides did work: nobody handles a task in 100 µs here.
-    assert min(report["ours"], report["peer"]) > 100
+    assert min(report["ours"], report["peer"]) > least
     assert report["ratio"] == report["min"] == report["max"]
 
 
@@ -53,7 +56,7 @@ def test_policies_are_measured_against_the_task_without_them() -> None:
 
 def test_names_are_listed_and_unknown_ones_refused() -> None:
     """``--list`` prints one name a line; an unknown name is told which there are."""
-    assert benchmarks("--list").stdout.split() == ["overhead", "policies"]
+    assert benchmarks("--list").stdout.split() == ["overhead", "throughput", "delay_one_by_one", "latency", "policies"]
     refused = benchmarks("overhed")
     assert refused.returncode == 2
     assert "no benchmark overhed; there are: overhead, policies" in refused.stderr

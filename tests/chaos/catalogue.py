@@ -66,6 +66,9 @@ SCENARIOS: Mapping[str, str] = {
     "redrive": "tests.chaos.redrive",
     "charges": "tests.chaos.charges",
     "outbox": "tests.chaos.outbox",
+    "worker_kill": "tests.chaos.worker_kill",
+    "broker_restart": "tests.chaos.broker_restart",
+    "connection_cuts": "tests.chaos.connection_cuts",
 }
 
 

@@ -13,7 +13,7 @@ from django_celery_results.models import TaskResult
 from orchestrator import conf
 from orchestrator.deadletters.models import DeadLetter, State
 from orchestrator.outbox.models import OutboxMessage
-from tests.support import environment
+from tests.support import environment, inflight
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def leftovers() -> dict[str, int]:
     connection.close()
     found = {
         "queued": int(client.llen("celery")),
-        "unacknowledged": int(client.hlen("unacked")),
+        "unacknowledged": inflight.count(client),
         "letters_not_filed": int(client.xlen(f"{prefix}letters")),
         "results_not_written": int(client.xlen(f"{prefix}results")),
         "not_sent": OutboxMessage.objects.count(),

@@ -28,15 +28,20 @@ def chaos(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def play(name: str, *arguments: str) -> dict[str, Any]:
-    """Play one scenario and return its report, which must be clean."""
+def play(name: str, *arguments: str, once: bool = True) -> dict[str, Any]:
+    """Play one scenario and return its report, which must be clean.
+
+    Args:
+        once: whether a task must not take effect twice.
+    """
     done = chaos(name, "--json", *arguments)
     lines = done.stdout.splitlines()
     assert len(lines) == 1, done.stdout + done.stderr
     report: dict[str, Any] = json.loads(lines[0])
     assert list(report)[: len(FIELDS)] == FIELDS
     assert report["name"] == name
-    assert (report["lost"], report["doubled"], report["leaked"]) == (0, 0, 0), report
+    assert (report["lost"], report["leaked"]) == (0, 0), report
+    assert not report["doubled"] or not once, report
     assert done.returncode == 0, done.stderr
     return report
 
@@ -93,6 +98,21 @@ def test_orders_are_charged_once_while_their_workers_die() -> None:
     assert report["children_killed"] and report["workers_killed"]
 
 
+@pytest.mark.parametrize("name", ["broker_restart", "connection_cuts"])
+def test_no_worker_ends_and_nothing_starts_twice_whatever_the_broker_does(name: str) -> None:
+    """Restarts and cuts under load."""
+    report = play(name, "--seed", "3", "--seconds", "12", "--tasks", "120")
+    assert report["took_effect"] == report["asked"] == 120
+    assert report["blows"] >= 3
+    assert (report["started_again"], report["workers_gone"]) == (0, 0), report
+
+
+def test_nothing_is_lost_while_whole_workers_die() -> None:
+    """What ran when its worker died starts again, and nothing else."""
+    report = play("worker_kill", "--seed", "4", "--seconds", "12", "--tasks", "120", once=False)
+    assert report["took_effect"] == report["asked"] == 120
+
+
 def test_a_report_that_lost_something_fails_the_program() -> None:
     """The exit code is the gate: lost or leaked is a failure, doubled alone is not."""
     from tests.chaos.catalogue import Report
@@ -106,7 +126,16 @@ def test_a_report_that_lost_something_fails_the_program() -> None:
 def test_names_are_listed_and_unknown_ones_refused() -> None:
     """``--list`` prints one name a line; an unknown name is told which there are."""
     listed = chaos("--list")
-    assert listed.stdout.split() == ["endings", "child_kill", "redrive", "charges", "outbox"]
+    assert listed.stdout.split() == [
+        "endings",
+        "child_kill",
+        "redrive",
+        "charges",
+        "outbox",
+        "worker_kill",
+        "broker_restart",
+        "connection_cuts",
+    ]
     refused = chaos("child_kil")
     assert refused.returncode == 2
     assert "no scenario child_kil; there are: endings, child_kill, redrive, charges, outbox" in refused.stderr

@@ -13,6 +13,7 @@ from django.test import Client
 from django.utils import timezone
 from django_celery_beat.models import ClockedSchedule, CrontabSchedule, IntervalSchedule, PeriodicTask
 
+from orchestrator import conf
 from orchestrator.audit.models import AuditEntry
 from orchestrator.celery import get_app
 from orchestrator.schedules import services
@@ -50,7 +51,8 @@ def act(client: Client, action: str, *tasks: PeriodicTask) -> str:
 def messages_on(broker: Broker) -> list[dict[str, Any]]:
     """Return every message that waits on any list of the broker."""
     with redis.Redis.from_url(broker.url) as store:
-        lists = [key for key in store.scan_iter() if store.type(key) == b"list"]
+        ours = conf.settings().key_prefix.encode()
+        lists = [key for key in store.scan_iter() if store.type(key) == b"list" and not key.startswith(ours)]
         return [json.loads(item) for key in lists for item in store.lrange(key, 0, -1)]
 
 

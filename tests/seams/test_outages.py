@@ -15,7 +15,7 @@ from orchestrator.launch.ports import free_port
 from orchestrator.runs import spool
 from orchestrator.stores.redis.letters import letters_stream
 from tests.conftest import Platform
-from tests.support import far_side
+from tests.support import far_side, inflight
 from tests.support.broker import Broker
 from tests.support.wait import eventually, stays
 from tests.support.zoo import add, end, follow, precious
@@ -43,11 +43,11 @@ def test_messages_wait_unacknowledged_while_the_letterbox_is_away(platform: Plat
         precious.apply_async(("p",), expires=-1).id,
     }
     eventually(lambda: worker.log.count("stays unacknowledged") >= len(sent), message=lambda: worker.tail())
-    stays(lambda: client.hlen("unacked") >= 1 and len(far_side.effects("fail")) <= 1, 2.5)
+    stays(lambda: inflight.count(client) >= 1 and len(far_side.effects("fail")) <= 1, 2.5)
     state.start()
     letters = letters_stream(state.url, conf.settings().key_prefix, 2.0)
     eventually(lambda: letters.size() == len(sent), message=lambda: worker.tail())
-    eventually(lambda: client.hlen("unacked") == 0)
+    eventually(lambda: inflight.count(client) == 0)
     assert len(far_side.effects("fail")) == 1
     # The worker goes on as if nothing had happened.
     assert add.delay(2, 3).get(timeout=20) == 5

@@ -21,6 +21,7 @@ from orchestrator.contracts.errors import ConfigurationError, StoreUnavailable
 from orchestrator.deadletters import services
 from orchestrator.deadletters.drain import Drain, source
 from orchestrator.idempotency import retention as idempotency
+from orchestrator.monitoring import delayed
 from orchestrator.outbox import services as outbox
 from orchestrator.runs import retention, spool
 from orchestrator.stores.redis.presence import SHOW_EVERY, Presence
@@ -31,6 +32,8 @@ logger = logging.getLogger("orchestrator.relay")
 WAIT = 0.5
 #: Seconds between two looks at redrives that were cut off.
 RESUME_EVERY = 3.0
+#: Seconds between two looks at what is due; workers look as well, so this is for times without any.
+MOVE_EVERY = 0.5
 #: Seconds between two rounds of retention.
 PRUNE_EVERY = 3600.0
 #: Seconds between tries while a store is away: the first, and the longest.
@@ -120,9 +123,9 @@ class Command(BaseCommand):
 
     help = (
         "Move dead letters from Redis into the database within a second of their arrival, send what the outbox "
-        "holds, publish again what a redrive left half done, and delete what retention settings allow. Any number "
-        "of relays may run. Ends in order on SIGTERM or Ctrl-C. Exit code 0; 1 if --once could not finish "
-        "or nothing is configured."
+        "holds, publish again what a redrive left half done, move delayed messages that are due, and delete what "
+        "retention settings allow. Any number of relays may run. "
+        "Ends in order on SIGTERM or Ctrl-C. Exit code 0; 1 if --once could not finish or nothing is configured."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -156,6 +159,7 @@ class Command(BaseCommand):
             filed = 0
             while done := drain(batch, 0.0):
                 filed += done
+            delayed.keep_moving()
             write_results = _results()
             sent = 0
             while done := outbox.sweep():
@@ -191,6 +195,7 @@ def _run(drain: Drain, batch: int, show: Callable[[], int]) -> None:
     letters = Duty("Letters", lambda: drain(batch, WAIT))
     duties = (
         letters,
+        Duty("Delayed messages", delayed.keep_moving, every=MOVE_EVERY),
         Duty("Results", _results()),
         Duty("Outbox", outbox.sweep),
         Duty("Redrives", services.resume_interrupted, every=RESUME_EVERY),

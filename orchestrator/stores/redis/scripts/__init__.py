@@ -13,9 +13,9 @@ import redis
 class Script:
     """One script by name; usable with any client, in any process."""
 
-    def __init__(self, *names: str) -> None:
-        """Load ``<name>.lua`` of this package; of several, the first ones define what the last one uses."""
-        self.text = "\n".join(files(__name__).joinpath(f"{name}.lua").read_text("utf-8") for name in names)
+    def __init__(self, *names: str, package: str = __name__) -> None:
+        """Load ``<name>.lua`` of a package, this one by default; of several, the first define what the last uses."""
+        self.text = "\n".join(files(package).joinpath(f"{name}.lua").read_text("utf-8") for name in names)
         self.sha = hashlib.sha1(self.text.encode("utf-8"), usedforsecurity=False).hexdigest()
 
     def __call__(self, client: redis.Redis, *, keys: Sequence[str], args: Sequence[Any] = ()) -> Any:

@@ -1,0 +1,248 @@
+"""The channel: kombu's Redis channel, consuming by claim and publishing with a wake-up."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+from queue import Empty
+from typing import Any
+
+from kombu.transport import redis as stock
+from kombu.transport import virtual
+from kombu.utils.json import dumps, loads
+
+from orchestrator.stores.redis.scripts import Script
+from orchestrator.transport import delayed
+from orchestrator.transport.buffer import Buffer, tag_of
+from orchestrator.transport.clients import Clients, refused_is_lost
+from orchestrator.transport.inflight import Claimed
+from orchestrator.transport.keys import DELIVERY_MEMBER, MARKER_MS, SEPARATOR
+from orchestrator.transport.qos import TURN, QoS
+
+logger = logging.getLogger("orchestrator.transport")
+
+_publish = Script("publish", package="orchestrator.transport.scripts")
+
+#: Part of the format, so that every peer finds every message.
+FIXED = ("sep", "priority_steps")
+
+
+class Channel(Clients):
+    """One kombu channel. Queues that are consumed without acknowledgement work as in kombu."""
+
+    QoS = QoS
+    sep = SEPARATOR
+    priority_steps = stock.PRIORITY_STEPS
+    from_transport_options = tuple(name for name in stock.Channel.from_transport_options if name not in FIXED)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._no_ack: set[str] = set()
+        self._claiming: list[str] = []
+        self._buffer: Buffer | None = None
+        #: Whether a list may hold something: False from an empty claim to the next wake-up.
+        self._hope = True
+        super().__init__(*args, **kwargs)
+
+    # --- publishing ---------------------------------------------------------------
+
+    def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
+        """Deliver a message: to its queue, or to where it waits for its time."""
+        batch = kwargs.pop("_publish_batch", None)
+        ready = self.keys.ready(queue, self.priority(self._get_message_priority(message)))
+        left = delayed.seconds_left(message.get("headers"), time.time())
+        script, keys, args = _publish, [ready, self.keys.wake(queue)], [dumps(message), MARKER_MS]
+        if left > delayed.THRESHOLD:
+            script, keys = delayed.delay_script, [self.keys.delayed, self.keys.delayed_messages]
+            args = [delayed.name_of(message), int(left * 1000), ready, args[0]]
+        if batch is not None:
+            batch.add("eval", script.text, len(keys), *keys, *args)
+        else:
+            script(self.raw, keys=keys, args=args)
+        if self._expires and queue in self._expires:
+            with self.conn_or_acquire() as client:
+                self._maybe_update_queues_expire(client, queue)
+
+    def _queue_bind(self, *args: Any, **kwargs: Any) -> None:
+        with refused_is_lost():
+            super()._queue_bind(*args, **kwargs)
+
+    # --- consuming ----------------------------------------------------------------
+
+    def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:
+        """Begin to consume a queue."""
+        if no_ack:
+            self._no_ack.add(queue)
+        else:
+            self._no_ack.discard(queue)
+        result = super().basic_consume(queue, no_ack, *args, **kwargs)
+        self._update_claiming()
+        return result
+
+    def _basic_cancel(self, consumer_tag: str) -> Any:
+        queue = self._tag_to_queue.get(consumer_tag)
+        result = super()._basic_cancel(consumer_tag)
+        if queue is not None and self._buffer is not None and queue not in self._active_queues:
+            self.ledger.return_buffer(self._buffer, only=queue)
+        self._update_claiming()
+        return result
+
+    def _update_claiming(self) -> None:
+        queues = self.active_queues
+        # Replies to remote control and the like need no promises: a channel that has only such queues pops them.
+        self._claiming = queues if any(queue not in self._no_ack for queue in queues) else []
+        self._hope = True
+        if self._claiming and self._buffer is None:
+            self._buffer = self.ledger.new_buffer()
+            self.office.open()
+
+    @property
+    def claiming(self) -> bool:
+        """Whether this channel claims, rather than pops."""
+        return bool(self._claiming)
+
+    def fill(self) -> bool:
+        """Claim if nothing is buffered and something may wait; whether there is anything to deliver now."""
+        buffer = self._buffer
+        if buffer is None:
+            return False
+        if not buffer and self._hope:
+            queues = self._queue_cycle.consume(len(self._claiming))
+            want = self.ledger.pace.batch(self.qos.free, self.qos.prefetch_count)
+            self._hope = self.ledger.claim(buffer, queues, want)
+            if self._expires:
+                with self.conn_or_acquire() as client:
+                    for queue in queues:
+                        self._maybe_update_queues_expire(client, queue)
+        return len(buffer) > 0
+
+    def deliver(self, most: int = TURN) -> int:
+        """Hand buffered messages to their consumers while there are slots; return how many."""
+        done = 0
+        while done < most and self._buffer is not None and self._claiming and self.qos.can_consume():
+            claimed = self.ledger.take(self._buffer)
+            if claimed is None:
+                break
+            self._queue_cycle.rotate(claimed.queue)
+            self._deliver(claimed)
+            done += 1
+        return done
+
+    def _deliver(self, claimed: Claimed) -> None:
+        message = self._readable(claimed)
+        if message is None:
+            self.ledger.set_aside(claimed, "undecodable")
+            return
+        tag = tag_of(claimed)
+        message["properties"]["delivery_tag"] = tag
+        headers = message.get("headers")
+        name = headers.get("task") if isinstance(headers, dict) else None
+        if isinstance(name, str) and not message["headers"].get("eta"):
+            self.ledger.started(tag, name)
+            if self._buffer and self.ledger.pace.is_long(name):
+                # Others must not wait behind it; as many as start at once may stay.
+                self.ledger.return_buffer(self._buffer, keep=max(0, self.qos.free - 1))
+        self.connection._deliver(message, claimed.queue)
+        if claimed.queue in self._no_ack:
+            self.ledger.ack(tag)
+
+    @staticmethod
+    def _readable(claimed: Claimed) -> dict[str, Any] | None:
+        """Return a message as kombu wants it, or None if it is none."""
+        try:
+            message = loads(claimed.message.decode())
+            if message.pop(DELIVERY_MEMBER, None) is not None:
+                message["properties"]["delivery_info"]["redelivered"] = True
+            message["properties"]["delivery_info"]["exchange"]
+            return dict(message)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+    def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:
+        """Return one message of a queue, or None."""
+        ledger, single = self.ledger, self.ledger.new_buffer()
+        self.office.open()
+        try:
+            ledger.claim(single, [queue], 1)
+            taken = ledger.take(single)
+        finally:
+            ledger.drop_buffer(single)
+            self.office.close()
+        if taken is None:
+            return None
+        raw = self._readable(taken)
+        if raw is None:
+            self.ledger.set_aside(taken, "undecodable")
+            return None
+        raw["properties"]["delivery_tag"] = tag_of(taken)
+        message = self.Message(raw, channel=self)
+        if no_ack:
+            self.ledger.ack(message.delivery_tag)
+            self.ledger.flush()
+        else:
+            self.qos.append(message, message.delivery_tag)
+        return message
+
+    # --- waiting for a wake-up -----------------------------------------------------
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        if not self._claiming:
+            super()._brpop_start(timeout)
+            return
+        connection = self.client.connection
+        self._in_poll = connection
+        self._brpop_sent_at = time.monotonic()
+        connection.send_command("BLPOP", *map(self.keys.wake, self._claiming), self.brpop_timeout)
+
+    def _brpop_read(self, **options: Any) -> bool:
+        if not self._claiming:
+            return bool(super()._brpop_read(**options))
+        connection = self.client.connection
+        try:
+            woken = connection.read_response()
+        except self.connection_errors:
+            connection.disconnect()
+            raise
+        finally:
+            self._in_poll = None
+            self._flush_brpop_reauth()
+        self._hope = True
+        if not self.qos.can_consume():
+            if woken:
+                self.raw.lpush(woken[0], woken[1])  # somebody else may be free
+            raise Empty
+        if self.fill() and self.deliver():
+            return True
+        raise Empty
+
+    # --- the end -------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Return what is not done with, and close; never raises because the broker is away."""
+        if self.closed:
+            return
+        self._closing = True
+        errors: Iterable[type[Exception]] = (Empty, *self.connection_errors, self.ResponseError)
+        if self._in_poll and not self._claiming:
+            self._quietly(self._brpop_read, errors)
+        self._in_poll = None
+        self.connection.cycle.discard(self)
+        for queue in set(self._fanout_queues) & self.auto_delete_queues:
+            client = self.__dict__.get("client")
+            if client is not None:
+                self._quietly(lambda queue=queue, client=client: self.queue_delete(queue, client=client), errors)
+        self._disconnect_pools()
+        self._close_clients()
+        buffer, self._buffer = self._buffer, None
+        if buffer is not None:
+            self.ledger.drop_buffer(buffer)
+        virtual.Channel.close(self)
+        if buffer is not None:
+            self.office.close()
+
+    @staticmethod
+    def _quietly(call: Any, errors: Iterable[type[Exception]]) -> None:
+        try:
+            call()
+        except tuple(errors) as error:
+            logger.debug("While closing a channel: %s", error)

@@ -1,0 +1,94 @@
+"""The clients of a channel: one for each use, kept, because making one costs more than using it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import redis
+from kombu.transport import redis as stock
+
+from orchestrator import conf
+from orchestrator.transport import office
+from orchestrator.transport.keys import Keys
+from orchestrator.transport.ledger import Ledger
+
+#: Seconds that connecting to the broker, and every answer to a producer, may take at most.
+PATIENCE = 1.2
+
+
+@contextmanager
+def refused_is_lost() -> Iterator[None]:
+    """Treat a server that refuses, such as one that became a replica, as a lost connection.
+
+    Connecting again may find another one, and a worker waits for it; at any other error it would end.
+    """
+    try:
+        yield
+    except redis.ResponseError as error:
+        raise redis.ConnectionError(f"The broker refuses: {error}") from error
+
+
+class Clients(stock.Channel):  # type: ignore[misc]  # kombu is untyped
+    """Kombu's channel, as far as it connects."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._sync: dict[str, Any] = {}
+        self._patient = False
+        super().__init__(*args, **kwargs)
+
+    @contextmanager
+    def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
+        """Yield a client: always the same one, since making one costs more than using it."""
+        yield client or self._client_of("kombu", self._create_client)
+
+    @property
+    def raw(self) -> redis.Redis:
+        """A client that puts no prefix before keys."""
+        client: redis.Redis = self._client_of("raw", lambda: redis.Redis(connection_pool=self.pool))
+        return client
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        """Bound how long a producer waits; a worker's claims go through the office's own, more patient client."""
+        params: dict[str, Any] = super()._connparams(asynchronous)
+        if not self._patient:
+            for name in ("socket_timeout", "socket_connect_timeout"):
+                if name in params:
+                    params[name] = min(params[name] or PATIENCE, PATIENCE)
+        return params
+
+    def _patient_client(self) -> redis.Redis:
+        self._patient = True
+        try:
+            return redis.Redis(connection_pool=self._get_pool())
+        finally:
+            self._patient = False
+
+    def _client_of(self, kind: str, make: Any) -> Any:
+        found = self._sync.get(kind)
+        if found is None:
+            found = self._sync[kind] = make()
+        return found
+
+    def _disconnect_pools(self) -> None:
+        self._sync.clear()
+        super()._disconnect_pools()
+
+    @cached_property
+    def keys(self) -> Keys:
+        """Names of this broker's keys."""
+        return Keys(self.global_keyprefix, self.global_keyprefix + conf.settings().key_prefix)
+
+    @cached_property
+    def office(self) -> office.Office:
+        """This process's office for this broker."""
+        info = self.connection.client
+        place = (info.transport_cls, info.hostname, info.port, info.virtual_host, info.userid, self.keys)
+        return office.office(place, self._patient_client, self.keys)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """What this process holds of this broker."""
+        return self.office.ledger

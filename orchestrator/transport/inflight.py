@@ -1,0 +1,182 @@
+"""The in-flight hash: every claimed message lies there, under its owner, until it is acknowledged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from orchestrator.stores.redis.scripts import Script
+from orchestrator.transport.keys import MARK, MARKER_MS, SEPARATOR, STEPS, Keys
+
+_PACKAGE = "orchestrator.transport.scripts"
+_claim = Script("claim", package=_PACKAGE)
+_give_back = Script("give_back", package=_PACKAGE)
+_renew = Script("renew", package=_PACKAGE)
+_recover = Script("recover", package=_PACKAGE)
+_set_aside = Script("set_aside", package=_PACKAGE)
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """One message of ours; ``serial`` names this claim of it, once for its owner."""
+
+    serial: int
+    queue: str
+    message: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one call brought.
+
+    ``acknowledged`` counts the acknowledgements that were still ours; ``broken`` names a
+    key that should be a list and is not.
+    """
+
+    claimed: list[Claimed]
+    acknowledged: int
+    more: bool
+    broken: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What one look for expired leases did."""
+
+    extended: bool
+    owners: int
+    returned: int
+    aside: int
+
+
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """A message that cannot be delivered, on its way to the inbox. ``record`` names it in :func:`forget_aside`."""
+
+    record: bytes
+    reason: str
+    deliveries: int
+    queue: str
+    message: bytes
+
+
+class InFlight:
+    """One owner's calls. Errors are redis-py's."""
+
+    def __init__(self, client: redis.Redis, keys: Keys, owner: str, lease: float) -> None:
+        """Name the owner; nothing is stored before its first claim.
+
+        Args:
+            lease: seconds after the last sign of life at which its messages go to others.
+        """
+        self.client = client
+        self.keys = keys
+        self.owner = owner
+        self._lease_ms = int(lease * 1000)
+        self._mine = keys.inflight(owner)
+
+    def turn(self, queues: Sequence[str], serial: int, want: int, acks: Sequence[int]) -> Turn:
+        """Acknowledge some messages and claim up to ``want`` others, best priority first.
+
+        Args:
+            queues: in the order of preference within a priority.
+            serial: the last one that was used; claims get the following ones.
+        """
+        keys = self.keys
+        lists = [(keys.ready(queue, step), number) for step in STEPS for number, queue in enumerate(queues, 1)]
+        reply: Any = _claim(
+            self.client,
+            keys=[self._mine, keys.owners, keys.paused, *[name for name, _ in lists], *map(keys.wake, queues)],
+            args=[
+                self.owner,
+                self._lease_ms,
+                serial,
+                want,
+                MARKER_MS,
+                MARK,
+                len(lists),
+                len(queues),
+                *[number for _, number in lists],
+                *queues,
+                *acks,
+            ],
+        )
+        acknowledged, more, broken = reply[:3]
+        claimed = [
+            Claimed(serial + 1 + at, queues[lists[reply[3 + 2 * at] - 1][1] - 1], reply[4 + 2 * at])
+            for at in range((len(reply) - 3) // 2)
+        ]
+        return Turn(claimed, acknowledged, bool(more), lists[broken - 1][0] if broken else "")
+
+    def give_back(self, serials: Sequence[int]) -> int:
+        """Return claimed messages to the front of their queues, uncharged; return how many were still ours."""
+        if not serials:
+            return 0
+        return int(
+            _give_back(
+                self.client, keys=[self._mine], args=[self.keys.wake_prefix, SEPARATOR, MARKER_MS, *sorted(serials)]
+            )
+        )
+
+    def renew(self) -> int:
+        """Extend the lease; return how many messages the broker counts as ours, -1 if they went to others."""
+        return int(_renew(self.client, keys=[self.keys.owners, self._mine], args=[self.owner, self._lease_ms]))
+
+    def serials(self) -> list[int]:
+        """Return what the broker counts as ours."""
+        return [int(serial) for serial in self.client.hkeys(self._mine)]
+
+    def set_aside(self, serial: int, reason: str) -> None:
+        """Take a message that cannot be delivered out of flight, on its way to the inbox."""
+        _set_aside(self.client, keys=[self._mine, self.keys.aside], args=[serial, reason])
+
+    def leave(self) -> None:
+        """Give the lease up if nothing is held."""
+        if not self.client.exists(self._mine):
+            self.client.zrem(self.keys.owners, self.owner)
+
+
+def recover(client: redis.Redis, keys: Keys, lease: float, max_deliveries: int) -> Sweep:
+    """Return messages whose owner's lease ran out; set aside what was delivered ``max_deliveries`` times."""
+    reply: Any = _recover(
+        client,
+        keys=[keys.owners, keys.swept, keys.aside],
+        args=[
+            int(lease * 1000),
+            max_deliveries,
+            keys.inflight_prefix,
+            keys.wake_prefix,
+            SEPARATOR,
+            MARKER_MS,
+            MARK,
+        ],
+    )
+    return Sweep(bool(reply[0]), *map(int, reply[1:]))
+
+
+def aside(client: redis.Redis, keys: Keys, limit: int = 20) -> list[Aside]:
+    """Return messages that wait for their way to the inbox, oldest first."""
+    found = []
+    records: Any = client.lrange(keys.aside, 0, limit - 1)
+    for record in records:
+        _, reason, deliveries, length, rest = record.split(b":", 4)
+        size = int(length)
+        found.append(Aside(record, reason.decode(), int(deliveries), keys.queue_of(rest[:size].decode()), rest[size:]))
+    return found
+
+
+def forget_aside(client: redis.Redis, keys: Keys, done: Aside) -> None:
+    """Drop a message that is safe in the inbox."""
+    client.lrem(keys.aside, 1, done.record)  # type: ignore[arg-type]  # bytes are as good
+
+
+def count(client: redis.Redis, keys: Keys) -> int:
+    """Return how many messages are claimed and not acknowledged, by whomever."""
+    owners: Any = client.zrange(keys.owners, 0, -1)
+    with client.pipeline(transaction=False) as pipe:
+        for owner in owners:
+            pipe.hlen(keys.inflight(owner.decode()))
+        return sum(pipe.execute())

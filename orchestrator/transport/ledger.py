@@ -1,0 +1,282 @@
+"""What this process holds of one broker: claimed, handed out, done. Outlives connections.
+
+Celery forgets what it holds when a connection breaks; its tasks run on all the same.
+So the books are kept by process, not by channel: the lease of what runs is renewed and
+its acknowledgement sent whichever connection is up by then.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Collection, Iterable, Sequence
+
+import redis
+
+from orchestrator.transport.buffer import STUCK, Buffer, HandedOut, tag_of
+from orchestrator.transport.inflight import Claimed, InFlight
+from orchestrator.transport.keys import Keys
+from orchestrator.transport.pacing import Pace
+
+logger = logging.getLogger("orchestrator.transport")
+
+#: Acknowledgements that are sent at once when so many have gathered.
+ACKS = 64
+#: Seconds after which they are sent at the latest.
+ACK_DELAY = 0.02
+
+
+class Ledger:
+    """Safe for several threads. Errors of calls that talk to the broker are redis-py's."""
+
+    def __init__(self, client: redis.Redis, keys: Keys, *, lease: float) -> None:
+        self.client = client
+        self.keys = keys
+        self.lease = lease
+        self.pid = os.getpid()
+        self.lock = threading.RLock()
+        #: Set when something waits for the heartbeat thread.
+        self.attention = threading.Event()
+        self.pace = Pace()
+        self._serial = 0
+        self._buffers: list[Buffer] = []
+        self._out: dict[str, HandedOut] = {}
+        #: Tags whose channel has gone while their task runs.
+        self.orphans: set[str] = set()
+        self._acks: list[int] = []
+        self._acks_since = 0.0
+        #: Serials that are to be returned once the broker can be asked.
+        self._returning: set[int] = set()
+        self._begin()
+
+    def _begin(self) -> None:
+        """Take a new name, under which nothing is held yet."""
+        self.owner = f"{socket.gethostname()}:{self.pid}:{uuid.uuid4().hex[:12]}"
+        self.inflight = InFlight(self.client, self.keys, self.owner, self.lease)
+
+    # --- looks ------------------------------------------------------------------
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is held or waits to be told to the broker."""
+        return bool(self._out or self._acks or self._returning or any(self._buffers))
+
+    def next_need(self) -> float:
+        """Return the time on the monotonic clock at which the heartbeat must act; infinity for never."""
+        with self.lock:
+            needs = [float("inf")]
+            if self._acks:
+                needs.append(self._acks_since + ACK_DELAY)
+            needs += [buffer.moved_at + STUCK for buffer in self._buffers if buffer]
+            return min(needs)
+
+    def new_buffer(self) -> Buffer:
+        """Return a buffer for a channel; it counts until :meth:`drop_buffer`."""
+        buffer = Buffer()
+        with self.lock:
+            self._buffers.append(buffer)
+        return buffer
+
+    def drop_buffer(self, buffer: Buffer) -> None:
+        """Return what is in a buffer, which is used no more."""
+        with self.lock:
+            self.return_buffer(buffer)
+            self._buffers.remove(buffer)
+
+    # --- from the broker ----------------------------------------------------------
+
+    def claim(self, buffer: Buffer, queues: Sequence[str], want: int) -> bool:
+        """Fill a buffer with up to ``want`` messages; send gathered acknowledgements on the way.
+
+        Returns:
+            whether more waits than was taken.
+        """
+        with self.lock:
+            self._send_returns()
+            serial, self._serial = self._serial, self._serial + want
+            acks = self._acks[:ACKS]
+            try:
+                turn = self.inflight.turn(queues, serial, want, acks)
+            except redis.RedisError:
+                # The call may have been carried out: what it took is returned when the broker answers again.
+                self._returning.update(range(serial + 1, serial + want + 1))
+                self.attention.set()
+                raise
+            self._sent(acks, turn.acknowledged)
+            if turn.broken:
+                logger.error(
+                    "Key %r should be the list of a queue and is something else: nothing is taken from it. "
+                    "Rename or delete it.",
+                    turn.broken,
+                )
+            buffer.messages.extend(turn.claimed)
+            if turn.claimed:
+                buffer.moved_at = time.monotonic()
+                if len(turn.claimed) > 1:
+                    self.attention.set()
+            return turn.more
+
+    def take(self, buffer: Buffer) -> Claimed | None:
+        """Hand out the next message, under the tag :func:`tag_of` gives it."""
+        with self.lock:
+            if not buffer:
+                return None
+            buffer.moved_at = time.monotonic()
+            claimed = buffer.messages.popleft()
+            self._out[tag_of(claimed)] = HandedOut(claimed.serial)
+            return claimed
+
+    def started(self, tag: str, name: str) -> None:
+        """Measure from now how long a message takes."""
+        out = self._out.get(tag)
+        if out is not None:
+            out.name, out.since = name, time.monotonic()
+
+    # --- to the broker ------------------------------------------------------------
+
+    def ack(self, tag: str) -> None:
+        """Note that a message is done with; the broker is told within :data:`ACK_DELAY`."""
+        with self.lock:
+            out = self._out.pop(tag, None)
+            self.orphans.discard(tag)
+            if out is None:
+                logger.warning("An acknowledgement came too late: its message went to another worker meanwhile.")
+                return
+            now = time.monotonic()
+            if out.since is not None:
+                self.pace.note(out.name, now - out.since)
+            if not self._acks:
+                self._acks_since = now
+                self.attention.set()
+            self._acks.append(out.serial)
+
+    def flush(self) -> None:
+        """Send all that the broker has not been told."""
+        with self.lock:
+            self._send_returns()
+            while self._acks:
+                acks = self._acks[:ACKS]
+                turn = self.inflight.turn((), self._serial, 0, acks)
+                self._sent(acks, turn.acknowledged)
+
+    def flush_if_full(self) -> None:
+        """Send acknowledgements if many have gathered."""
+        if len(self._acks) >= ACKS:
+            self.flush()
+
+    def flush_if_due(self) -> None:
+        """Send acknowledgements that have waited long enough."""
+        with self.lock:
+            if self._returning or (self._acks and time.monotonic() >= self._acks_since + ACK_DELAY):
+                self.flush()
+
+    def give_back(self, tags: Iterable[str]) -> None:
+        """Return messages to the front of their queues: now, or as soon as the broker can be asked."""
+        with self.lock:
+            for tag in tags:
+                out = self._out.pop(tag, None)
+                self.orphans.discard(tag)
+                if out is not None:
+                    self._returning.add(out.serial)
+            self._return_soon()
+
+    def return_buffer(self, buffer: Buffer, keep: int = 0, only: str | None = None) -> None:
+        """Return claimed messages that nobody got yet.
+
+        Args:
+            keep: how many may stay.
+            only: a queue; those of others stay.
+        """
+        with self.lock:
+            staying: deque[Claimed] = deque()
+            for claimed in buffer.messages:
+                if len(staying) < keep or (only is not None and claimed.queue != only):
+                    staying.append(claimed)
+                else:
+                    self._returning.add(claimed.serial)
+            buffer.messages = staying
+            self._return_soon()
+
+    def return_stuck(self) -> None:
+        """Return claimed messages if nothing has moved for a while: somebody else may be free."""
+        with self.lock:
+            for buffer in self._buffers:
+                if buffer.stuck():
+                    self.return_buffer(buffer)
+
+    def adopt(self, tags: Iterable[str]) -> None:
+        """Keep messages whose channel goes, because their tasks run on."""
+        with self.lock:
+            self.orphans.update(tag for tag in tags if tag in self._out)
+
+    def give_back_orphans(self, but: Collection[str]) -> None:
+        """Return adopted messages that, as it turned out, nobody works on."""
+        self.give_back([tag for tag in self.orphans if tag not in but])
+
+    def set_aside(self, claimed: Claimed, reason: str) -> None:
+        """Send a message that cannot be delivered on its way to the inbox."""
+        with self.lock:
+            self._out.pop(tag_of(claimed), None)
+            try:
+                self.inflight.set_aside(claimed.serial, reason)
+            except redis.RedisError:
+                self._returning.add(claimed.serial)
+                raise
+
+    # --- lease --------------------------------------------------------------------
+
+    def renew(self) -> None:
+        """Extend the lease; find out what the broker counts as ours and we do not know of."""
+        with self.lock:
+            counted = self.inflight.renew()
+            if counted < 0:
+                self._lost()
+                return
+            known = {out.serial for out in self._out.values()}.union(self._acks, self._returning)
+            known.update(claimed.serial for buffer in self._buffers for claimed in buffer.messages)
+            if counted > len(known):
+                # A call whose reply was lost took them; no later call can, for the lock is ours.
+                self._returning.update(serial for serial in self.inflight.serials() if serial not in known)
+            self._send_returns()
+
+    def _lost(self) -> None:
+        """The lease ran out, and what we held is somebody else's now."""
+        if self._out:
+            logger.error(
+                "This process could not renew its lease of %g s in time; %d messages that it works on went to other "
+                "workers and may run twice. Was it stopped, or the broker out of reach?",
+                self.lease,
+                len(self._out),
+            )
+        for buffer in self._buffers:
+            buffer.messages.clear()
+        self._out.clear()
+        self.orphans.clear()
+        self._acks.clear()
+        self._returning.clear()
+        self._begin()
+
+    # --- details ------------------------------------------------------------------
+
+    def _sent(self, acks: list[int], acknowledged: int) -> None:
+        del self._acks[: len(acks)]
+        self._acks_since = time.monotonic()
+        if acknowledged < len(acks):
+            logger.info("%d of %d acknowledgements had been taken before.", len(acks) - acknowledged, len(acks))
+
+    def _return_soon(self) -> None:
+        try:
+            self._send_returns()
+        except redis.RedisError as error:
+            logger.info("Messages are returned once the broker answers: %s", error)
+            self.attention.set()
+
+    def _send_returns(self) -> None:
+        if self._returning:
+            self.inflight.give_back(list(self._returning))
+            self._returning.clear()

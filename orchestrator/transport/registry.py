@@ -1,0 +1,36 @@
+"""Which transport a URL's scheme means: kombu is told by name, and asks when it connects first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+from kombu.transport import TRANSPORT_ALIASES
+
+from orchestrator import conf
+
+#: Scheme -> our transport and kombu's own.
+_OURS = "orchestrator.transport.transport:Transport"
+_PATHS = {
+    "redis": (_OURS, "kombu.transport.redis:Transport"),
+    "rediss": (_OURS, "kombu.transport.redis:Transport"),
+    "sentinel": (
+        "orchestrator.transport.transport:SentinelTransport",
+        "kombu.transport.redis:SentinelTransport",
+    ),
+}
+
+
+def register() -> None:
+    """Make ``ORCHESTRATOR["TRANSPORT"]`` decide, in this process, before its first connection."""
+    aliases = cast("dict[str, str | Callable[[], str]]", TRANSPORT_ALIASES)
+    for scheme in _PATHS:
+        aliases[scheme] = _chooser(scheme)
+
+
+def _chooser(scheme: str) -> Callable[[], str]:
+    def choose() -> str:
+        ours, stock = _PATHS[scheme]
+        return ours if conf.settings().transport == "orchestrator" else stock
+
+    return choose

@@ -1,0 +1,1 @@
+"""Lua scripts of the transport: what must happen in the broker in one step."""

@@ -1,0 +1,96 @@
+"""A load of tasks under which something is broken again and again; what the transport's scenarios share."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from random import Random
+from typing import Any
+
+from orchestrator.celery import get_app
+from tests.chaos.agenda import Agenda
+from tests.chaos.catalogue import Orders, Report
+from tests.support import environment, far_side, inflight, labour
+from tests.support.broker import Broker
+from tests.support.wait import NeverHappened, eventually
+from tests.support.worker import Worker
+
+TASKS = 300
+WORKERS = 2
+#: Seconds; short, so that recovery can be watched.
+LEASE = 3.0
+PATIENCE = 120.0
+
+#: Breaks something once; told what there is.
+Blow = Callable[[Broker, list[Worker], Random], None]
+
+
+def play(name: str, orders: Orders, blow: Blow, every: tuple[float, float], **more: Any) -> Report:
+    """Publish, break things while it is worked off, count.
+
+    Args:
+        every: shortest and longest pause between two blows, in seconds.
+    """
+    env = {**labour.ENV, "ORCHESTRATOR_TEST_LEASE": str(LEASE), "ORCHESTRATOR_TEST_DELIVERIES": "1000"}
+    broker, dice = environment.world().broker, orders.dice()
+    broker.client.config_set("appendfsync", "always")
+    keys = [f"task-{number}" for number in range(orders.tasks or TASKS)]
+    get_app().set_default()
+    with ExitStack() as stack:
+        workers = [stack.enter_context(Worker(concurrency=2, env=env)) for _ in range(WORKERS)]
+        for key in keys:
+            # Most are short; some are sure to be hit.
+            labour.work.delay(key, dice.choice([0.02, 0.05, 0.1, 0.3, 2.0]))
+        blows = _trouble(orders.seconds, dice, every, lambda: blow(broker, workers, dice))
+        begun = time.monotonic()
+        for worker in workers:
+            if not worker.running:
+                worker.start()
+        # If it never happens, the report says what is missing.
+        with contextlib.suppress(NeverHappened):
+            eventually(lambda: not _left(broker) and not _unfinished(keys), PATIENCE)
+        recovery = time.monotonic() - begun
+        counts = far_side.counts()
+        return Report(
+            name=name,
+            seed=orders.seed,
+            asked=len(keys),
+            took_effect=sum(1 for key in keys if counts[f"{key}:end"]),
+            lost=len(_unfinished(keys)),
+            doubled=sum(1 for key in keys if counts[f"{key}:end"] > 1),
+            leaked=sum(_left(broker).values()),
+            recovery_s=round(recovery, 2),
+            more={
+                "blows": blows,
+                "started_again": sum(1 for key in keys if counts[f"{key}:start"] > 1),
+                "workers_gone": sum(1 for worker in workers if not worker.running),
+                **more,
+            },
+        )
+
+
+def _trouble(seconds: float, dice: Random, every: tuple[float, float], blow: Callable[[], None]) -> int:
+    agenda, end, blows = Agenda(), time.monotonic() + seconds, 0
+
+    def strike() -> None:
+        nonlocal blows
+        blow()
+        blows += 1
+        if time.monotonic() < end:
+            agenda.after(dice.uniform(*every), strike)
+
+    agenda.after(dice.uniform(*every), strike)
+    agenda.run()
+    return blows
+
+
+def _left(broker: Broker) -> Mapping[str, int]:
+    found = {"queued": int(broker.client.llen("celery")), "in_flight": inflight.count(broker.client)}
+    return {kind: count for kind, count in found.items() if count}
+
+
+def _unfinished(keys: list[str]) -> list[str]:
+    counts = far_side.counts()
+    return [key for key in keys if not counts[f"{key}:end"]]

@@ -1,0 +1,39 @@
+"""Tasks that tell when they start and when they end, for tests that kill what is around them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any
+
+from orchestrator import task
+from tests.support import far_side
+
+#: What a worker needs to know them: ``env=labour.ENV``.
+ENV = {"ORCHESTRATOR_TEST_IMPORTS": "tests.support.labour"}
+
+
+@task(bind=True, ignore_result=True)
+def work(self: Any, key: str, seconds: float = 0.0) -> None:
+    """Note the start, take some time, note the end."""
+    far_side.record(f"{key}:start", pid=os.getpid())
+    time.sleep(seconds)
+    far_side.record(f"{key}:end", pid=os.getpid())
+
+
+@task(ignore_result=True)
+def kill_own_process(key: str) -> None:
+    """Die without a word; on a solo worker this takes the whole worker along."""
+    far_side.record(key)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def starts(key: str) -> int:
+    """Return how often ``work`` started."""
+    return len(far_side.effects(f"{key}:start"))
+
+
+def ends(key: str) -> int:
+    """Return how often ``work`` ran to its end."""
+    return len(far_side.effects(f"{key}:end"))
