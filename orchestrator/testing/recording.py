@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, overload
 
-from django.db import connections
+from django.db import connections, transaction
 from django.test import TestCase
 
 from orchestrator.celery import get_app
@@ -82,7 +83,14 @@ def published() -> Iterator[Published]:
     def record(publication: Publication) -> Any:
         args, kwargs = over_the_wire(publication.args, publication.kwargs)
         options, header = dict(publication.options), dict(publication.header)
-        recorder.add(Sent(publication.name, publication.task_id, args, kwargs, options, header))
+        sent = Sent(publication.name, publication.task_id, args, kwargs, options, header)
+        outbox = app.outbox
+        place = outbox.place(publication.outbox) if outbox is not None else None
+        if place is None:
+            recorder.add(sent)
+        else:
+            # The outbox would keep it until the transaction commits, so it counts from then on.
+            transaction.on_commit(partial(recorder.add, sent), using=place)
         return app.AsyncResult(publication.task_id)
 
     kept = app.__dict__.get("_publish")

@@ -195,6 +195,14 @@ def test_a_claim_that_cannot_be_written_down_takes_nothing(
     assert waiting(client, "a") == ["a1", "a2"]
 
 
+def test_a_claim_that_is_sent_again_takes_nothing(client: redis.Redis, owner: Callable[[str], InFlight]) -> None:
+    put(client, "a", "a1", "a2")
+    owner("me").turn(["a"], 0, 1, ())
+    with pytest.raises(redis.ResponseError, match="carried out before"):
+        owner("me").turn(["a"], 0, 1, ())
+    assert (waiting(client, "a"), inflight.count(client, KEYS)) == (["a2"], 1)
+
+
 def test_scripts_are_loaded_again_after_the_server_forgot_them(
     client: redis.Redis, owner: Callable[[str], InFlight]
 ) -> None:

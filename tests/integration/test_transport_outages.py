@@ -8,7 +8,7 @@ from orchestrator.deadletters.models import DeadLetter
 from orchestrator.launch.ports import free_port
 from tests.conftest import Platform
 from tests.support import inflight, labour
-from tests.support.wait import eventually
+from tests.support.wait import eventually, stays
 
 ENV = labour.ENV
 POOLS = ("prefork", "solo", "threads")
@@ -85,3 +85,19 @@ def test_what_is_no_message_goes_to_the_inbox(platform: Platform) -> None:
     assert {row.queue for row in DeadLetter.objects.all()} == {"celery"}
     assert b"\xff\xfe not even text" in {row.message.body for row in DeadLetter.objects.all()}
     eventually(lambda: inflight.count(platform.broker.client) == 0)
+
+
+def test_a_broker_away_for_longer_than_the_lease_doubles_nothing_that_still_runs(platform: Platform) -> None:
+    """Nobody could renew, so everybody gets another lease; another worker, there from the start, takes nothing over."""
+    env = {**ENV, "ORCHESTRATOR_TEST_LEASE": "3"}
+    workers = [platform.worker(concurrency=1, env=env) for _ in range(2)]
+    platform.broker.client.config_set("appendfsync", "always")
+    labour.work.delay("long", 16)
+    eventually(lambda: labour.starts("long"), message=workers[0].tail)
+    platform.broker.kill()
+    stays(lambda: labour.starts("long") == 1, 7)
+    platform.broker.start()
+    eventually(lambda: labour.ends("long"), 60, workers[0].tail)
+    eventually(lambda: inflight.count(platform.broker.client) == 0, 30, workers[0].tail)
+    assert (labour.starts("long"), labour.ends("long")) == (1, 1)
+    assert all(worker.running for worker in workers)

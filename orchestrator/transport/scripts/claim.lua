@@ -16,6 +16,11 @@ if #ARGV > acks then
   removed = redis.call('HDEL', inflight, unpack(ARGV, acks + 1))
 end
 
+if room > 0 and redis.call('HEXISTS', inflight, serial + 1) == 1 then
+  -- The same call was carried out before and its answer lost: taking again would bury what it took.
+  return redis.error_reply('ERR this claim was carried out before')
+end
+
 local shut = {}
 if redis.call('EXISTS', paused) == 1 then
   for queue = 1, queues do
