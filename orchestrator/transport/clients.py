@@ -15,8 +15,9 @@ from orchestrator.transport import office
 from orchestrator.transport.keys import Keys
 from orchestrator.transport.ledger import Ledger
 
-#: Seconds that connecting to the broker, and every answer to a producer, may take at most.
-PATIENCE = 1.2
+#: Seconds that connecting to the broker, and every answer to a producer, may take at most. Kombu connects twice on some
+#: of its paths, and a producer is to be told within 2 s all the same.
+PATIENCE = 0.9
 
 
 @contextmanager
