@@ -41,10 +41,10 @@ def test_a_killed_worker_frees_its_keys_within_the_lease(platform: Platform) -> 
 
 def test_a_living_owner_keeps_its_key_past_the_lease(platform: Platform) -> None:
     """Renewal goes on while the body runs."""
-    platform.worker(concurrency=2, env={"ORCHESTRATOR_TEST_LEASE": "1.0"})
+    platform.worker(concurrency=2, env={"ORCHESTRATOR_TEST_LEASE": "2.0"})
     sent = [pay.delay("a", until="go"), pay.delay("a", until="go")]
     eventually(lambda: paid("a") == 1)
-    stays(lambda: paid("a") == 1, 4.0)
+    stays(lambda: paid("a") == 1, 5.0)
     far_side.record("go")
     assert [value(one)["receipt"] for one in sent] == ["a-1", "a-1"]
 
