@@ -146,20 +146,22 @@ def _refuse_without(outbox: Any, publication: Publication) -> None:
 
 
 def _failed(publication: Publication, error: BaseException) -> PublishFailed:
-    maybe_sent = not isinstance(error, LimitExceeded) and not _refused(error)
+    refusal = _refusal(error)
+    maybe_sent = refusal is None and not isinstance(error, LimitExceeded)
     known = "It may have been sent all the same" if maybe_sent else "It was not sent"
     return PublishFailed(
-        f"The broker did not take {publication.name}[{publication.task_id}] ({error}). {known}; publishing it again "
-        f"with task_id={publication.task_id!r} is safe. Is the broker running, and is CELERY_BROKER_URL right?",
+        f"The broker did not take {publication.name}[{publication.task_id}] ({refusal or error}). {known}; "
+        f"publishing it again with task_id={publication.task_id!r} is safe. "
+        "Is the broker running, and is CELERY_BROKER_URL right?",
         task_id=publication.task_id,
         maybe_sent=maybe_sent,
     )
 
 
-def _refused(error: BaseException | None) -> bool:
-    """Whether nobody listened where the broker should be."""
+def _refusal(error: BaseException | None) -> BaseException | None:
+    """Return the error that says that nobody listened where the broker should be, if there is one."""
     while error is not None:
         if isinstance(error, ConnectionRefusedError):
-            return True
+            return error
         error = error.__cause__ or error.__context__
-    return False
+    return None

@@ -113,7 +113,7 @@ def test_one_transaction_is_sent_in_order_and_forgotten_in_one_statement(
 
 def test_the_message_is_celerys_own(broker: Broker) -> None:
     """Byte for byte what is sent without a transaction, but for what differs between two calls."""
-    options: dict[str, Any] = {"countdown": 60, "expires": 600, "priority": 0, "headers": {"shop": "7"}, "queue": "x"}
+    options: dict[str, Any] = {"countdown": 0.5, "expires": 600, "priority": 0, "headers": {"shop": "7"}, "queue": "x"}
     secretive.apply_async((1, "4242424242424242"), {"person": "ann"}, task_id="a", **options)
     with transaction.atomic():
         secretive.apply_async((1, "4242424242424242"), {"person": "ann"}, task_id="b", **options)
@@ -129,7 +129,7 @@ def test_the_message_is_celerys_own(broker: Broker) -> None:
 
 def test_every_way_to_publish_waits_for_the_commit(broker: Broker) -> None:
     with transaction.atomic():
-        add.apply_async((1, 2), countdown=5)
+        add.apply_async((1, 2), countdown=0.5)
         get_app().send_task("tests.support.zoo.add", (1, 2))
         get_app().send_task("somewhere.else", (1, 2), queue="other")
         chain(add.s(1, 2), add.s(3)).delay()
@@ -206,7 +206,7 @@ def test_without_an_outbox_everything_is_as_in_celery(broker: Broker, settings: 
         raise LookupError
     assert len(queued(broker)) == 1
     broker.stop()
-    with pytest.raises(Exception, match="Connection refused"):
+    with pytest.raises(Exception, match="The broker did not take"):
         add.delay(1, 2)
 
 
@@ -271,7 +271,7 @@ def test_a_frozen_broker_holds_a_caller_once(broker: Broker) -> None:
 def test_a_publish_outside_of_a_transaction_fails_where_no_fallback_is_wanted(broker: Broker, settings: Any) -> None:
     settings.ORCHESTRATOR = {**settings.ORCHESTRATOR, "OUTBOX_FALLBACK": False}
     broker.stop()
-    with pytest.raises(Exception, match="Connection refused"):
+    with pytest.raises(Exception, match="The broker did not take"):
         add.delay(1, 2)
     with transaction.atomic():
         add.delay(1, 2)
@@ -286,7 +286,7 @@ def test_an_event_loop_gets_the_brokers_own_error(broker: Broker) -> None:
 
     broker.stop()
     for _ in range(2):
-        with pytest.raises(Exception, match="Connection refused"):
+        with pytest.raises(Exception, match="The broker did not take"):
             asyncio.run(view())
     assert not OutboxMessage.objects.exists()
 
