@@ -52,7 +52,7 @@ def test_messages_of_a_stock_producer_start_within_a_second(platform: Platform) 
         send_by_stock(stock="")
     published = [json.loads(raw) for raw in platform.broker.client.lrange("celery", 0, -1)]
     eventually(lambda: labour.ends("stock") == 3, 5, worker.tail)
-    assert len(published) <= 1, "the worker let them lie"
+    assert len(published) < 3, "the worker let them lie"
 
 
 @pytest.mark.parametrize("priority", ["", "0", "2", "3", "5", "6", "8", "9", "12"])
