@@ -165,9 +165,10 @@ def test_environment_is_read_in_the_settings_only() -> None:
         # These start other processes with the environment that they shall have.
         "orchestrator/management/commands/up.py",
         "orchestrator/management/commands/demo.py",
-        # A switch of libpq's, and one of Flower's, that exist nowhere else.
+        # A switch each of libpq's, of Flower's and of Django's, that exist nowhere else.
         "orchestrator/management/first_start.py",
         "orchestrator/flower/checks.py",
+        "orchestrator/outbox/writer.py",
     }
     assert {name for name in readers if not name.startswith(by_trade)} <= allowed
 

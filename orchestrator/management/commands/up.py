@@ -7,10 +7,10 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from django.conf import settings
 from django.core.checks import ERROR
@@ -74,14 +74,14 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         began = time.monotonic()
         try:
-            with _interruptible(), ExitStack() as stack:
-                self._run(stack, began, options)
+            with _Interruption() as interruption, ExitStack() as stack:
+                self._run(stack, began, options, interruption)
         except OrchestratorError as error:
             raise CommandError(str(error)) from error
         except KeyboardInterrupt:
             self.stderr.write("Stopped before everything was up; nothing is left running.")
 
-    def _run(self, stack: ExitStack, began: float, options: dict[str, Any]) -> None:
+    def _run(self, stack: ExitStack, began: float, options: dict[str, Any], interruption: _Interruption) -> None:
         selected = select(options["only"])
         console = Console([*selected, "broker"], colour=False if options["no_color"] else None)
         data_dir = _data_dir()
@@ -121,6 +121,7 @@ class Command(BaseCommand):
         banner.notes = notes
         # Until the very end: an impatient user must not interrupt the clean-up.
         _on_signals(supervisor.request_stop)
+        interruption.raise_if_asked()
         supervisor.run(banner.tick)
         console.say("stopped")
 
@@ -244,19 +245,37 @@ def _environment(broker: EmbeddedBroker | None, data_dir: Path, urls: dict[str, 
     return env
 
 
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Have SIGTERM and SIGHUP do what Ctrl-C does, so that everything that was begun is undone."""
+class _Interruption:
+    """Has SIGTERM and SIGHUP do what Ctrl-C does, so that everything that was begun is undone.
 
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
+    Python swallows an exception that a signal handler raises inside a destructor or a weak reference's callback, so
+    the wish is noted as well.
+    """
 
-    before = _on_signals(interrupt)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
+    def __init__(self) -> None:
+        self._asked = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._before = _on_signals(self._interrupt)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    def raise_if_asked(self) -> None:
+        """Raise what a handler raised and nobody saw.
+
+        Raises:
+            KeyboardInterrupt: an end was asked for.
+        """
+        if self._asked:
+            raise KeyboardInterrupt
+
+    def _interrupt(self, *_: object) -> None:
+        self._asked = True
+        raise KeyboardInterrupt
 
 
 def _on_signals(handler: Callable[..., None]) -> dict[signal.Signals, Any]:
