@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
 from celery import Celery
 from celery.app.task import Task
+from celery.backends.rpc import RPCBackend
 
 from orchestrator.contracts.message import Parcel, Publication, WireMessage
 from orchestrator.contracts.policy import PolicyStack
@@ -38,6 +40,11 @@ class EngineApp(Celery):  # type: ignore[misc]  # Celery is untyped
         """Where messages wait for a transaction; None sends them at once."""
         return None
 
+    @property
+    def message_limit(self) -> int:
+        """Bytes that one message may have."""
+        return sys.maxsize
+
     @cached_property
     def inherited_soft_limit(self) -> float | None:
         """The soft time limit of the settings, in seconds; kept, since every look-up of a setting costs."""
@@ -48,6 +55,11 @@ class EngineApp(Celery):  # type: ignore[misc]  # Celery is untyped
     def quick(self) -> Quick:
         """The quick way to publish."""
         return Quick(self)
+
+    @property
+    def thread_oid(self) -> str:
+        """Where replies go, which only a backend that replies by message reads."""
+        return str(super().thread_oid) if isinstance(self.backend, RPCBackend) else ""
 
     def send_unchanged(self, name: str, *args: Any, **options: Any) -> Any:
         """Publish as Celery does by itself, without any policy."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kombu import Producer
+from kombu.messaging import Producer
 
 from orchestrator.contracts.message import HEADER as OUR_HEADER
 
@@ -60,12 +60,12 @@ class _Channel:
         probe.event_exchange, probe.event_key = exchange, routing_key
 
 
-class _Producer(Producer):  # type: ignore[misc]  # kombu is untyped
+class _Producer(Producer):
     """A producer that declares nothing and sends nothing."""
 
     def __init__(self, channel: _Channel, probe: Probe) -> None:
         self._probe = probe
-        super().__init__(channel, auto_declare=False)
+        super().__init__(channel, auto_declare=False)  # type: ignore[no-untyped-call]
 
     def revive(self, channel: Any) -> None:
         """Take the channel as it is."""
@@ -100,7 +100,7 @@ def build(app: Any, channel: Any, name: str, task: Any, options: dict[str, Any],
             "task_type": task,
             "producer": _Producer(_Channel(channel, probe), probe),
             "retry": False,
-            "reply_to": values[REPLY],
+            "reply_to": values[REPLY] if app.thread_oid else None,
             "headers": {OUR_HEADER: values[HEADER]},
             "add_to_parent": False,
         },

@@ -92,7 +92,7 @@ class OrchestratedTask(redispatch.OurTask, Task):  # type: ignore[misc]  # Celer
         shadow: str | None = None,
         **options: Any,
     ) -> Any:
-        """Publish as in Celery; what Celery does on the way there, without looking up the settings that it does not need.
+        """Publish as in Celery: what Celery does on the way, without the settings that need no look now.
 
         Raises:
             PublishFailed: the broker did not take the message, as far as is known.

@@ -61,6 +61,8 @@ class Line:
             self._wire = channel.pool.make_connection()
             self._wire.retry = Retry(NoBackoff(), 0)
             self._wire.connect()
+            # One connection a line: what the channel itself needed was for once.
+            channel._disconnect_pools()
         except BaseException:
             connection.close()
             raise
@@ -72,6 +74,7 @@ class Line:
         if queue.name not in self._declared:
             queue(self.channel).declare()
             self._declared.add(queue.name)
+            self.channel._disconnect_pools()
 
     def ready(self) -> None:
         """Connect again if the server hung up meanwhile: nothing of ours is lost by that.

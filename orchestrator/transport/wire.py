@@ -69,9 +69,7 @@ def text(message: Mapping[str, Any]) -> str:
     if not is_task(message):
         return str(dumps(message))
     headers = {
-        name: value
-        for name, value in message["headers"].items()
-        if name not in ASSUMED or value != ASSUMED[name]
+        name: value for name, value in message["headers"].items() if name not in ASSUMED or value != ASSUMED[name]
     }
     properties = {
         name: value
