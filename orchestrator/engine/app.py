@@ -56,6 +56,11 @@ class EngineApp(Celery):  # type: ignore[misc]  # Celery is untyped
         """The quick way to publish."""
         return Quick(self)
 
+    def _after_fork(self) -> None:
+        """Begin without connections, as a process of its own."""
+        super()._after_fork()
+        self.__dict__.pop("quick", None)
+
     @property
     def thread_oid(self) -> str:
         """Where replies go, which only a backend that replies by message reads."""

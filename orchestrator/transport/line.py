@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import redis
+from kombu.exceptions import OperationalError
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError
 from redis.retry import Retry
@@ -50,11 +51,12 @@ class Line:
 
         Raises:
             Unfit: it leads elsewhere.
-            redis.RedisError: the broker cannot be reached.
+            OperationalError, redis.RedisError: the broker cannot be reached.
         """
         self._connection = connection
         try:
-            channel = connection.channel()
+            # Not by ``channel()``, which waits two seconds and tries again.
+            channel = connection.default_channel
             if not isinstance(channel, Channel):
                 raise Unfit
             self.channel: Any = channel
@@ -116,7 +118,7 @@ class Line:
             return False
         try:
             return sender.was_sent(self.channel.raw, task_id)
-        except sender.UNANSWERED as error:
+        except sender.BROKEN as error:
             raise Failed(str(error), maybe_sent=True) from error
 
     def publish(self, queue: Any, ready: str, task_id: str, message: str, event: Sequence[Any] = ()) -> None:
@@ -132,9 +134,11 @@ class Line:
             sender.checked(self.run(sender.publish_script, keys, args))
         except redis.ResponseError as error:
             raise Failed(str(error), maybe_sent=False, refused=True) from error
-        except sender.UNANSWERED as error:
-            self.sender.lost(call, (task_id,))
-            raise Failed(str(error), maybe_sent=True) from error
+        except sender.BROKEN as error:
+            maybe_sent = sender.unanswered(error)
+            if maybe_sent:
+                self.sender.lost(call, (task_id,))
+            raise Failed(str(error), maybe_sent=maybe_sent) from error
 
     def close(self) -> None:
         """Hang up."""
@@ -203,7 +207,7 @@ class Lines:
                 return Line(self._connect())
             line.ready()
             return line
-        except (redis.RedisError, OSError) as error:
+        except (redis.RedisError, OSError, OperationalError) as error:
             raise Failed(str(error), maybe_sent=False) from error
 
     def close(self) -> None:

@@ -42,8 +42,9 @@ def put(channel: Any, queue: str, message: dict[str, Any], batch: Any) -> None:
         return
     try:
         sender.checked(script(channel.raw, keys=keys, args=args))
-    except sender.UNANSWERED:
-        channel.sender.lost(call, _ids(task_id))
+    except sender.BROKEN as error:
+        if sender.unanswered(error):
+            channel.sender.lost(call, _ids(task_id))
         raise
 
 
@@ -82,7 +83,7 @@ class Batch(stock.PublishBatch):  # type: ignore[misc]  # kombu is untyped
         try:
             super().flush()
         except Exception as error:
-            if isinstance(error.__cause__, sender.UNANSWERED):
+            if sender.unanswered(error.__cause__):
                 for call, task_id in self._carried:
                     self.channel.sender.lost(call, _ids(task_id))
             raise

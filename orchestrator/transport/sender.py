@@ -36,8 +36,8 @@ delay_script = Script("sender", "delay", package=_PACKAGE)
 many_script = Script("sender", "publish_many", package=_PACKAGE)
 _settle = Script("settle", package=_PACKAGE)
 
-#: Errors after which nobody knows whether a call was carried out.
-UNANSWERED = (redis.ConnectionError, redis.TimeoutError, OSError)
+#: Errors of a connection that broke.
+BROKEN = (redis.ConnectionError, redis.TimeoutError, OSError)
 
 
 class Shut(redis.ConnectionError):
@@ -135,6 +135,17 @@ def checked(reply: Any) -> bool:
     if int(reply) < 0:
         raise Shut("This publish was given up before the broker came to it; it was not sent.")
     return int(reply) == 1
+
+
+def unanswered(error: BaseException | None) -> bool:
+    """Whether an error leaves open whether a call was carried out; where nobody listened, it was not."""
+    if not isinstance(error, BROKEN):
+        return False
+    while error is not None:
+        if isinstance(error, ConnectionRefusedError):
+            return False
+        error = error.__cause__ or error.__context__
+    return True
 
 
 # --- what got no answer in this process -------------------------------------------------
