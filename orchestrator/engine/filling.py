@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from json import dumps as native_dumps
 from json.encoder import encode_basestring_ascii as quoted
@@ -20,7 +20,8 @@ from kombu.serialization import dumps as serialized
 from orchestrator.contracts.message import Publication
 from orchestrator.engine import probe
 from orchestrator.engine.plan import Plan
-from orchestrator.transport import wire
+from orchestrator.engine.template import Template
+from orchestrator.transport import delayed, wire
 
 _NUMBERS = frozenset({int, float, bool, type(None)})
 #: Texts that Celery shows just as Python does.
@@ -36,14 +37,18 @@ class Filled:
     text: str
     #: Body of the event that tells of it, or nothing.
     event: str
+    #: What it is called while it waits for its time, and for how long; 0 for a message that is ready.
+    name: str
+    delay_ms: int
 
 
-def fill(plan: Plan, publication: Publication, *, parent: Any, reply_to: str, levels: int) -> Filled:
+def fill(plan: Plan, publication: Publication, *, parent: Any, reply_to: str, levels: int, eta: str | None) -> Filled:
     """Return the text of a publication's message.
 
     Args:
         parent: the task that is running here, or None.
         levels: how deep arguments are shown (``task_repr_maxlevels``).
+        eta: when it is due, in ISO 8601, or None.
 
     Raises:
         EncodeError: JSON cannot hold its arguments.
@@ -55,6 +60,7 @@ def fill(plan: Plan, publication: Publication, *, parent: Any, reply_to: str, le
     if parent is not None:
         request = parent.request
         root, parent_id = quoted(request.root_id or request.id), quoted(request.id)
+    tag, left = wire.tag(), 0.0
     values = {
         probe.BODY: quoted(body(args, kwargs)),
         probe.ID: name,
@@ -64,23 +70,42 @@ def fill(plan: Plan, publication: Publication, *, parent: Any, reply_to: str, le
         probe.KWARGS: quoted(_shown(options.get("kwargsrepr"), kwargs, AMQP.kwargsrepr_maxsize, levels)),
         probe.HEADER: compact(publication.header),
         probe.REPLY: quoted(reply_to),
-        probe.TAG: f'"{wire.tag()}"',
+        probe.TAG: f'"{tag}"',
     }
+    if eta is not None:
+        values[probe.ETA] = quoted(eta)
+        left = delayed.seconds_left({"eta": eta}, time.time())
     event = ""
     if plan.event is not None:
         values[probe.CLOCK] = str(plan.dispatcher.clock.forward())
         values[probe.OFFSET] = str(utcoffset())
         values[probe.TIME] = repr(time.time())
         event = plan.event.fill(values)
-    return Filled(plan, task_id, plan.message.fill(values), event)
+    waits = left > delayed.THRESHOLD
+    name = f"{task_id}:{tag}" if waits else ""
+    return Filled(plan, task_id, plan.message.fill(values), event, name, int(left * 1000) if waits else 0)
 
 
-def enveloped(plan: Plan, events: str) -> tuple[str, str] | tuple[()]:
-    """Return channel and text of what is told to those who listen; nothing if ``events`` is empty."""
-    if not events or plan.envelope is None:
+def enveloped(filled: Filled) -> tuple[str, str] | tuple[()]:
+    """Return channel and text of what those who listen are told of one message; nothing if nobody is told."""
+    plan = filled.plan
+    return _told(plan.channel, plan.envelope, filled.event) if plan.envelope and filled.event else ()
+
+
+def enveloped_together(many: Sequence[Filled]) -> tuple[str, str] | tuple[()]:
+    """Return the same for several messages at once."""
+    told = [filled for filled in many if filled.event]
+    if not told or told[0].plan.many is None:
         return ()
-    text = base64.b64encode(events.encode("ascii")).decode("ascii")
-    return plan.channel, plan.envelope.fill({probe.BODY: f'"{text}"', probe.TAG: f'"{wire.tag()}"'})
+    plan, events = told[0].plan, ", ".join(filled.event for filled in told)
+    return _told(plan.many_channel, plan.many, f"[{events}]")
+
+
+def _told(channel: str, envelope: Template | None, text: str) -> tuple[str, str] | tuple[()]:
+    if envelope is None:
+        return ()
+    encoded = base64.b64encode(text.encode("ascii")).decode("ascii")
+    return channel, envelope.fill({probe.BODY: f'"{encoded}"', probe.TAG: f'"{wire.tag()}"'})
 
 
 def _shown(given: str | None, value: Any, size: int, levels: int) -> str:

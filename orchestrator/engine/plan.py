@@ -14,7 +14,7 @@ from orchestrator.transport import wire
 from orchestrator.transport.line import Line
 
 #: What a publication may carry on top of its plan.
-FILLED = frozenset({"headers", "argsrepr", "kwargsrepr", "task_type", "result_cls"})
+FILLED = frozenset({"headers", "argsrepr", "kwargsrepr", "task_type", "result_cls", "countdown", "eta"})
 #: Options that make a message a part of something, or send it over somebody's own connection.
 ORDINARY = frozenset(
     {
@@ -23,9 +23,7 @@ ORDINARY = frozenset(
         "chord",
         "compression",
         "connection",
-        "countdown",
         "declare",
-        "eta",
         "event_dispatcher",
         "exchange",
         "exchange_type",
@@ -54,8 +52,10 @@ ORDINARY = frozenset(
         "timezone",
     }
 )
-#: Of those, the ones that ask for nothing where they are nought or empty.
-_NAUGHT = frozenset({"chain", "chord", "countdown", "link", "link_error", "replaced_task_nesting", "retries"})
+#: Where Celery sends several events of tasks that travel together.
+_MANY = "task.multi"
+#: Of those options, the ones that ask for nothing where they are nought or empty.
+_NAUGHT = frozenset({"chain", "chord", "link", "link_error", "replaced_task_nesting", "retries"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,9 @@ class Plan:
     #: The message around that event, and where it goes.
     envelope: Template | None
     channel: str
+    #: The same for several events in one message.
+    many: Template | None
+    many_channel: str
     dispatcher: Any
     ignored: Any
 
@@ -86,11 +89,11 @@ def ordinary(app: Any, publication: Publication) -> bool:
     return type(backend).on_task_call is not Backend.on_task_call
 
 
-def make(app: Any, line: Line, publication: Publication, inside: bool) -> Plan | None:
+def make(app: Any, line: Line, publication: Publication, *, inside: bool, timed: bool) -> Plan | None:
     """Have Celery build one message with marks, and cut it there."""
     options = {name: value for name, value in publication.options.items() if name not in FILLED}
     task_type = publication.options.get("task_type")
-    made = probe.build(app, line.channel, publication.name, task_type, options, inside=inside)
+    made = probe.build(app, line.channel, publication.name, task_type, options, inside=inside, timed=timed)
     if made.exchange or made.queue is None:
         return None
     message, channel = made.message, line.channel
@@ -102,6 +105,12 @@ def make(app: Any, line: Line, publication: Publication, inside: bool) -> Plan |
     topics = channel._get_publish_topics(made.event_exchange, made.event_key) if made.event else ("",)
     if len(topics) != 1:
         return None
+    many, channels = dict(made.envelope), (_prefixed(channel, topics[0]), "")
+    if made.event:
+        properties = many["properties"]
+        delivery = {**properties["delivery_info"], "routing_key": _MANY}
+        many["properties"] = {**properties, "delivery_info": delivery}
+        channels = channels[0], _prefixed(channel, channel._get_publish_topics(made.event_exchange, _MANY)[0])
     return Plan(
         queue=made.queue,
         routing_key=made.routing_key,
@@ -109,7 +118,9 @@ def make(app: Any, line: Line, publication: Publication, inside: bool) -> Plan |
         message=Template(wire.text(message), probe.MARKS),
         event=Template(made.event, probe.MARKS) if made.event else None,
         envelope=Template(wire.text(made.envelope), probe.MARKS) if made.event else None,
-        channel=_prefixed(channel, topics[0]),
+        channel=channels[0],
+        many=Template(wire.text(many), probe.MARKS) if made.event else None,
+        many_channel=channels[1],
         dispatcher=app.amqp._event_dispatcher,
         ignored=options.get("ignore_result"),
     )

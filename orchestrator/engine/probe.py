@@ -12,11 +12,11 @@ from kombu.messaging import Producer
 from orchestrator.contracts.message import HEADER as OUR_HEADER
 
 BODY, ID, ROOT, PARENT, ARGS, KWARGS = "body", "id", "root_id", "parent_id", "argsrepr", "kwargsrepr"
-HEADER, REPLY, TAG, CLOCK, OFFSET, TIME = "header", "reply_to", "tag", "clock", "utcoffset", "timestamp"
+HEADER, REPLY, TAG, ETA, CLOCK, OFFSET, TIME = "header", "reply_to", "tag", "eta", "clock", "utcoffset", "timestamp"
 
 _VALUES: Mapping[str, str] = {
     name: f"@orchestrator:{name}@"
-    for name in (BODY, ID, ROOT, PARENT, ARGS, KWARGS, HEADER, REPLY, TAG, CLOCK, OFFSET, TIME)
+    for name in (BODY, ID, ROOT, PARENT, ARGS, KWARGS, HEADER, REPLY, TAG, ETA, CLOCK, OFFSET, TIME)
 }
 #: Name of a gap -> the mark as it stands in a text, quotes and all.
 MARKS: Mapping[str, str] = {name: json.dumps(value) for name, value in _VALUES.items()}
@@ -77,19 +77,22 @@ class _Producer(Producer):
             self._probe.queue = entity
 
 
-def build(app: Any, channel: Any, name: str, task: Any, options: dict[str, Any], *, inside: bool) -> Probe:
+def build(app: Any, channel: Any, name: str, task: Any, options: dict[str, Any], *, inside: bool, timed: bool) -> Probe:
     """Let Celery build a message.
 
     Args:
         channel: one of our transport.
         options: of ``send_task``, the same for all messages of this kind.
         inside: whether it is published by a task that runs.
+        timed: whether it has an ETA.
     """
     probe = Probe()
     values = _VALUES
     known = {**options, "root_id": values[ROOT], "argsrepr": values[ARGS], "kwargsrepr": values[KWARGS]}
     if inside:
         known["parent_id"] = values[PARENT]
+    if timed:
+        known["eta"] = values[ETA]
     app.send_unchanged(
         name,
         (),

@@ -21,6 +21,7 @@ from celery.app.amqp import AMQP
 from celery.app.routes import MapRoute
 from celery.app.task import Task
 from celery.events.dispatcher import EventDispatcher
+from celery.utils.time import add_seconds_to_datetime, maybe_make_aware
 from kombu.serialization import registry
 
 from orchestrator.contracts.message import HEADER, Publication
@@ -28,6 +29,7 @@ from orchestrator.engine import plan as plans
 from orchestrator.engine.filling import Filled, enveloped, fill
 from orchestrator.engine.plan import Plan
 from orchestrator.transport import line as lines
+from orchestrator.transport.sender import Ready
 
 #: Seconds to wait for a connection where ``broker_pool_acquire_timeout`` says nothing.
 PATIENCE = 1.0
@@ -110,7 +112,22 @@ class Quick:
         if plan is None:
             return None
         app = self._app
-        return fill(plan, publication, parent=self._parent(), reply_to=app.thread_oid, levels=self._levels)
+        return fill(
+            plan,
+            publication,
+            parent=self._parent(),
+            reply_to=app.thread_oid,
+            levels=self._levels,
+            eta=self._eta(publication.options),
+        )
+
+    def _eta(self, options: dict[str, Any]) -> str | None:
+        """Return when a message is due, as Celery writes it."""
+        countdown, eta = options.get("countdown"), options.get("eta")
+        if countdown:
+            app = self._app
+            eta = maybe_make_aware(add_seconds_to_datetime(app.now(), countdown), tz=app.timezone)
+        return eta if isinstance(eta, str) else (eta and eta.isoformat())
 
     def plan(self, publication: Publication) -> Plan | None:
         """Return the plan for a publication, made if it is the first of its kind."""
@@ -124,6 +141,7 @@ class Quick:
                 publication.name,
                 inside,
                 "task_type" in options,
+                timed := bool(options.get("countdown") or options.get("eta")),
                 tuple([item for item in options.items() if item[0] not in plans.FILLED]),
             )
             return self._plans[kind]
@@ -133,15 +151,15 @@ class Quick:
             return None
         if len(self._plans) >= _MOST_PLANS:
             self._plans.clear()
-        made = self._plans[kind] = self._made(publication, inside)
+        made = self._plans[kind] = self._made(publication, inside, timed)
         return made
 
-    def _made(self, publication: Publication, inside: bool) -> Plan | None:
+    def _made(self, publication: Publication, inside: bool, timed: bool) -> Plan | None:
         if plans.ordinary(self._app, publication):
             return None
         try:
             with self.lines.line() as line:
-                return plans.make(self._app, line, publication, inside)
+                return plans.make(self._app, line, publication, inside=inside, timed=timed)
         except lines.Unfit:
             self._usable = False
             return None
@@ -154,11 +172,10 @@ class Quick:
         Raises:
             Failed: the broker did not take it, as far as is known.
         """
-        plan, task_id = filled.plan, filled.task_id
+        plan = filled.plan
         with self.lines.line() as line:
-            if not line.was_sent(task_id):
-                event = enveloped(plan, filled.event)
-                line.publish(plan.queue, plan.ready, task_id, filled.text, event)
+            if not line.was_sent(filled.task_id):
+                line.publish(plan.queue, letter(filled), enveloped(filled))
         return self.result(plan, publication)
 
     def result(self, plan: Plan, publication: Publication) -> Any:
@@ -182,6 +199,11 @@ class Quick:
             patience = conf.broker_pool_acquire_timeout or PATIENCE
             self._lines = lines.Lines(app.connection_for_write, conf.broker_pool_limit or None, patience)
         return self._lines
+
+
+def letter(filled: Filled) -> Ready:
+    """Return a message as a line takes it."""
+    return Ready(filled.task_id, filled.plan.ready, filled.text, filled.name, filled.delay_ms)
 
 
 def _original(owner: Any, name: str, file: Any) -> bool:

@@ -11,7 +11,7 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,6 +24,7 @@ from redis.retry import Retry
 from orchestrator.stores.redis.scripts import Script
 from orchestrator.transport import sender
 from orchestrator.transport.channel import Channel
+from orchestrator.transport.sender import Ready
 
 
 class Unfit(Exception):
@@ -121,23 +122,56 @@ class Line:
         except sender.BROKEN as error:
             raise Failed(str(error), maybe_sent=True) from error
 
-    def publish(self, queue: Any, ready: str, task_id: str, message: str, event: Sequence[Any] = ()) -> None:
-        """Store one message at the back of its list.
+    def publish(self, queue: Any, message: Ready, event: Sequence[Any] = ()) -> None:
+        """Store one message.
+
+        Args:
+            event: channel and text of an event that is published with it, or nothing.
 
         Raises:
             Failed: the broker did not take it, as far as is known.
         """
+        keys, call = self.channel.keys, self.sender.call()
+        if message.delay_ms:
+            script, (named, args) = (
+                sender.delay_script,
+                sender.delaying(keys, call, message.name, message.delay_ms, message.list, message.text, event=event),
+            )
+        else:
+            script = sender.publish_script
+            named, args = sender.publication(keys, call, message.list, queue.name, message.text, event=event)
+        self._call(script, call, named, args, (queue,), (message.task_id,))
+
+    def publish_many(self, messages: Sequence[tuple[Any, Ready]], event: Sequence[Any] = ()) -> None:
+        """Store all of these messages, each with its queue, or none.
+
+        Raises:
+            Failed: the broker did not take them, as far as is known.
+        """
         call = self.sender.call()
+        named, args = sender.batch(self.channel.keys, call, messages, event)
+        queues = {queue.name: queue for queue, _ in messages}.values()
+        self._call(sender.many_script, call, named, args, queues, [message.task_id for _, message in messages])
+
+    def _call(
+        self,
+        script: Script,
+        call: sender.Call,
+        keys: Sequence[str],
+        args: Sequence[Any],
+        queues: Iterable[Any],
+        ids: Sequence[str],
+    ) -> None:
         try:
-            self.declare(queue)
-            keys, args = sender.publication(self.channel.keys, call, ready, queue.name, message, event=event)
-            sender.checked(self.run(sender.publish_script, keys, args))
+            for queue in queues:
+                self.declare(queue)
+            sender.checked(self.run(script, keys, args))
         except redis.ResponseError as error:
             raise Failed(str(error), maybe_sent=False, refused=True) from error
         except sender.BROKEN as error:
             maybe_sent = sender.unanswered(error)
             if maybe_sent:
-                self.sender.lost(call, (task_id,))
+                self.sender.lost(call, ids)
             raise Failed(str(error), maybe_sent=maybe_sent) from error
 
     def close(self) -> None:

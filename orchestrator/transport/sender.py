@@ -16,6 +16,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import redis
@@ -50,6 +51,20 @@ class Call:
 
     record: str
     number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A message as it is stored.
+
+    ``list`` is where it goes; with ``delay_ms``, when that has passed, and under ``name`` until then.
+    """
+
+    task_id: str
+    list: str
+    text: str
+    name: str = ""
+    delay_ms: int = 0
 
 
 class Sender:
@@ -124,6 +139,27 @@ def delaying(
         message,
         *event,
     ]
+
+
+def batch(
+    keys: Keys, call: Call, messages: Iterable[tuple[Any, Ready]], event: Sequence[Any]
+) -> tuple[list[str], list[Any]]:
+    """Return keys and arguments of :data:`many_script` for messages and their queues."""
+    named, delayed = [call.record, keys.delayed, keys.delayed_messages], list[Any]()
+    lists: dict[str, list[str]] = {}
+    for queue, message in messages:
+        if message.delay_ms:
+            delayed += [message.name, message.delay_ms, message.list, message.text]
+            continue
+        texts = lists.get(message.list)
+        if texts is None:
+            named += [message.list, keys.wake(queue.name)]
+            texts = lists[message.list] = []
+        texts.append(message.text)
+    channel, told = event or ("", "")
+    counts = [len(texts) for texts in lists.values()]
+    head = [call.number, REMEMBERED, MARKER_MS, channel, told, len(delayed) // 4, *counts]
+    return named, [*head, *delayed, *chain.from_iterable(lists.values())]
 
 
 def checked(reply: Any) -> bool:

@@ -84,7 +84,11 @@ class Sent:
             if client.type(key) == b"list" and b"wake" not in key
         }
         self.raw = [raw for key in self.lists for raw in client.lrange(key, 0, -1)]
-        self.delayed = client.zcard("orchestrator:delayed")
+        self.delayed = [
+            (raw.partition(b"{")[0], comparable(b"{" + raw.partition(b"{")[2]))
+            for raw in client.hvals("orchestrator:delayed:messages")
+        ]
+        assert client.zcard("orchestrator:delayed") == len(self.delayed)
         envelope = json.loads(heard["data"])
         self.event = json.loads(base64.b64decode(envelope.pop("body")))
         envelope["properties"].pop("delivery_tag")
@@ -104,6 +108,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "own property": {"app_id": "shop"},
     "expires": {"expires": 600},
     "naught": {"countdown": 0, "retries": 0, "link": []},
+    "later": {"countdown": 3600},
+    "eta": {"eta": __import__("datetime").datetime(2030, 1, 2, tzinfo=__import__("datetime").UTC), "priority": 6},
+    "naive eta": {"eta": __import__("datetime").datetime(2030, 1, 2)},
     "near": {"countdown": 0.5},
     "headers": {"headers": {"shop": "7"}},
     "shadow": {"shadow": "else"},
