@@ -10,9 +10,11 @@ from collections.abc import Iterable, Mapping
 from functools import cache, cached_property
 from typing import Any
 
+from celery._state import _get_active_apps
 from celery.contrib.django.task import DjangoTask
 from celery.utils import uuid
 from django.apps import apps
+from django.core.signals import setting_changed
 from django.db import DEFAULT_DB_ALIAS, transaction
 from kombu.utils.imports import symbol_by_name
 
@@ -96,6 +98,11 @@ class OrchestratorApp(EngineApp):
                 return None
             self._outbox = (settings, _outbox_of(settings))
         return self._outbox[1]
+
+    @property
+    def message_limit(self) -> int:
+        """Bytes of ``ORCHESTRATOR["MESSAGE_LIMIT_BYTES"]``."""
+        return conf.settings().message_limit_bytes
 
     @cached_property
     def stack(self) -> PolicyStack:
@@ -195,6 +202,14 @@ def _bury(aside: Aside) -> None:
     get_app().bury_undelivered(aside)
 
 
+def _settings_changed(**_: Any) -> None:
+    """Have messages made anew: tests change settings of Celery, too."""
+    for app in _get_active_apps():
+        if isinstance(app, OrchestratorApp):
+            app.quick.forget()
+
+
+setting_changed.connect(_settings_changed, dispatch_uid="orchestrator.celery")
 # Before anybody connects: whoever uses our app imports this module first.
 registry.register()
 office.bury_with(_bury)

@@ -47,6 +47,8 @@ POLICIES = (
 )
 
 
+#: Bytes that every message has, and then some.
+SMALLEST_MESSAGE_LIMIT = 4096
 TRANSPORTS = ("orchestrator", "stock")
 #: Seconds. A quarter of it passes between two renewals.
 SHORTEST_LEASE = 2.0
@@ -95,6 +97,8 @@ class Settings:
     outbox_fallback: bool = False
     #: Seconds after which a relay sends what the publishing process has not sent itself.
     outbox_grace_seconds: float = 5.0
+    #: Bytes that one task's message may have; more is refused where it is published.
+    message_limit_bytes: int = 1024 * 1024
     #: Where the Flower of this project is reached, for links; empty shows none.
     flower_url: str = ""
     #: What a scraper of Flower's /metrics sends as ``Authorization: Bearer``; empty asks for a login instead.
@@ -125,6 +129,12 @@ def parse(raw: Mapping[str, Any]) -> Settings:
         value = getattr(parsed, name)
         if not isinstance(value, int | float) or value <= 0:
             raise InvalidOption(f"ORCHESTRATOR[{name.upper()!r}] = {value!r}: give a number of seconds above 0.")
+    limit = parsed.message_limit_bytes
+    if not isinstance(limit, int) or isinstance(limit, bool) or limit < SMALLEST_MESSAGE_LIMIT:
+        raise InvalidOption(
+            f"ORCHESTRATOR['MESSAGE_LIMIT_BYTES'] = {limit!r}: give a whole number of bytes, "
+            f"{SMALLEST_MESSAGE_LIMIT:,} or more, or a message without arguments would be too big."
+        )
     for name in ("closed_letters_days", "open_letters_days", "results_days"):
         value = getattr(parsed, name)
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):

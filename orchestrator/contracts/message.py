@@ -15,6 +15,10 @@ from orchestrator.contracts.outcome import Reason, Verdict
 HEADER = "orchestrator"
 HEADER_VERSION = 1
 
+#: Field of our header: names what a delivery leads to (its retry, its deferral, what follows it), so that the same
+#: message, delivered again, does not publish that a second time.
+ONCE = "once"
+
 #: Fields of our header that a redriven message keeps.
 KEPT_BY_REDRIVE = ("idempotency_key",)
 

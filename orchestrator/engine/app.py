@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
 from celery import Celery
 from celery.app.task import Task
+from celery.backends.rpc import RPCBackend
 
 from orchestrator.contracts.message import Parcel, Publication, WireMessage
 from orchestrator.contracts.policy import PolicyStack
 from orchestrator.contracts.ports import Outbox
 from orchestrator.engine import keeping, publication, redispatch, undelivered
 from orchestrator.engine.defaults import DEFAULTS
+from orchestrator.engine.quick import Quick
 from orchestrator.transport.inflight import Aside
 
 
@@ -37,11 +40,35 @@ class EngineApp(Celery):  # type: ignore[misc]  # Celery is untyped
         """Where messages wait for a transaction; None sends them at once."""
         return None
 
+    @property
+    def message_limit(self) -> int:
+        """Bytes that one message may have."""
+        return sys.maxsize
+
     @cached_property
     def inherited_soft_limit(self) -> float | None:
         """The soft time limit of the settings, in seconds; kept, since every look-up of a setting costs."""
         limit: float | None = self.conf.task_soft_time_limit
         return limit
+
+    @cached_property
+    def quick(self) -> Quick:
+        """The quick way to publish."""
+        return Quick(self)
+
+    def _after_fork(self) -> None:
+        """Begin without connections, as a process of its own."""
+        super()._after_fork()
+        self.__dict__.pop("quick", None)
+
+    @property
+    def thread_oid(self) -> str:
+        """Where replies go, which only a backend that replies by message reads."""
+        return str(super().thread_oid) if isinstance(self.backend, RPCBackend) else ""
+
+    def send_unchanged(self, name: str, *args: Any, **options: Any) -> Any:
+        """Publish as Celery does by itself, without any policy."""
+        return super().send_task(name, *args, **options)
 
     @cached_property
     def _publish(self) -> Callable[[Publication], Any]:

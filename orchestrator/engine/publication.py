@@ -13,7 +13,9 @@ from kombu.exceptions import BatchPublishError, LimitExceeded, OperationalError
 
 from orchestrator.contracts.errors import BrokerUnavailable, InvalidOption, UnknownOption
 from orchestrator.contracts.message import HEADER, HEADER_VERSION, Parcel, Publication
-from orchestrator.engine import keeping
+from orchestrator.engine import keeping, size
+from orchestrator.transport.line import Failed
+from orchestrator.transport.sender import in_doubt
 
 #: Positional parameters of ``Celery.send_task`` after ``name, args, kwargs``.
 POSITIONAL = ("countdown", "eta", "task_id", "producer", "connection", "router", "result_cls", "expires")
@@ -88,6 +90,7 @@ def sender(app: Any, send_task: Callable[..., Any]) -> Callable[[Publication], A
             return _direct(app, send_task, publication)
         place = outbox.place(publication.outbox)
         if place is not None:
+            size.check(app, publication)
             result, parcel = _built(send_task, publication)
             outbox.keep(parcel, place)
             return result
@@ -109,8 +112,14 @@ def _direct(app: Any, send_task: Callable[..., Any], publication: Publication) -
     """Send now.
 
     Raises:
+        MessageTooBig: it is more than is allowed.
         PublishFailed: the broker did not take it, as far as is known.
     """
+    if app.quick.steady():
+        sent = _quickly(app, publication)
+        if sent is not None:
+            return sent
+    size.check(app, publication)
     options = publication.options
     arguments = (publication.name, publication.args, publication.kwargs)
     try:
@@ -124,6 +133,27 @@ def _direct(app: Any, send_task: Callable[..., Any], publication: Publication) -
             return send_task(*arguments, task_id=publication.task_id, **{**options, "producer": producer})
     except (OperationalError, LimitExceeded, BatchPublishError) as error:
         raise _failed(publication, error) from error
+
+
+def _quickly(app: Any, publication: Publication) -> Any:
+    """Send now, without Celery's detours, or return None for what has to make them.
+
+    Raises:
+        MessageTooBig: it is more than is allowed.
+        PublishFailed: the broker did not take it, as far as is known.
+    """
+    quick = app.quick
+    try:
+        filled = quick.fill(publication)
+        if filled is None:
+            return None
+        size.check_bytes(app, publication, len(filled.text))
+        return quick.send(filled, publication)
+    except Failed as error:
+        if error.refused or _task_stack.top is not None:
+            # Celery's way knows what to make of it, and waits where a task can wait. It sends nothing twice.
+            return None
+        raise _failed(publication, error, maybe_sent=error.maybe_sent) from error
 
 
 def _built(send_task: Callable[..., Any], publication: Publication) -> tuple[Any, Parcel]:
@@ -145,9 +175,11 @@ def _refuse_without(outbox: Any, publication: Publication) -> None:
         )
 
 
-def _failed(publication: Publication, error: BaseException) -> PublishFailed:
+def _failed(publication: Publication, error: BaseException, maybe_sent: bool | None = None) -> PublishFailed:
     refusal = _refusal(error)
-    maybe_sent = refusal is None and not isinstance(error, LimitExceeded)
+    if maybe_sent is None:
+        maybe_sent = refusal is None and not isinstance(error, LimitExceeded)
+    maybe_sent = maybe_sent or in_doubt(publication.task_id)
     known = "It may have been sent all the same" if maybe_sent else "It was not sent"
     return PublishFailed(
         f"The broker did not take {publication.name}[{publication.task_id}] ({refusal or error}). {known}; "

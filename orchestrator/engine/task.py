@@ -81,6 +81,47 @@ class OrchestratedTask(redispatch.OurTask, Task):  # type: ignore[misc]  # Celer
             return super().__call__(*args, **kwargs)
         return execution.execute(self, request, args, kwargs)
 
+    def apply_async(
+        self,
+        args: Any = None,
+        kwargs: Any = None,
+        task_id: str | None = None,
+        producer: Any = None,
+        link: Any = None,
+        link_error: Any = None,
+        shadow: str | None = None,
+        **options: Any,
+    ) -> Any:
+        """Publish as in Celery: what Celery does on the way, without the settings that need no look now.
+
+        Raises:
+            PublishFailed: the broker did not take the message, as far as is known.
+        """
+        app = self._get_app()
+        if (
+            self._dump_pydantic_arguments is not None
+            or (self.soft_time_limit and self.time_limit and self.soft_time_limit > self.time_limit)
+            or not app.quick.steady()
+        ):
+            return super().apply_async(args, kwargs, task_id, producer, link, link_error, shadow, **options)
+        if self.typing:
+            self.__header__(*(args or ()), **(kwargs or {}))
+        options = {**self._get_exec_options(), **options}
+        options.setdefault("ignore_result", self.ignore_result)
+        return app.send_task(
+            self.name,
+            args,
+            kwargs,
+            task_id=task_id,
+            producer=producer,
+            link=link,
+            link_error=link_error,
+            result_cls=self.AsyncResult,
+            shadow=shadow or self.shadow_name(args, kwargs, options),
+            task_type=self,
+            **options,
+        )
+
     def retry(
         self, args: Any = None, kwargs: Any = None, exc: BaseException | None = None, throw: bool = True, **options: Any
     ) -> Any:

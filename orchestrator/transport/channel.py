@@ -10,19 +10,16 @@ from typing import Any
 
 from kombu.transport import redis as stock
 from kombu.transport import virtual
-from kombu.utils.json import dumps, loads
+from kombu.utils.json import loads
 
-from orchestrator.stores.redis.scripts import Script
-from orchestrator.transport import delayed
+from orchestrator.transport import publishing, wire
 from orchestrator.transport.buffer import Buffer, tag_of
 from orchestrator.transport.clients import Clients, refused_is_lost
 from orchestrator.transport.inflight import Claimed
-from orchestrator.transport.keys import DELIVERY_MEMBER, MARKER_MS, SEPARATOR
+from orchestrator.transport.keys import DELIVERY_MEMBER, SEPARATOR
 from orchestrator.transport.qos import TURN, QoS
 
 logger = logging.getLogger("orchestrator.transport")
-
-_publish = Script("publish", package="orchestrator.transport.scripts")
 
 #: Part of the format, so that every peer finds every message.
 FIXED = ("sep", "priority_steps")
@@ -49,19 +46,33 @@ class Channel(Clients):
     def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
         """Deliver a message: to its queue, or to where it waits for its time."""
         batch = kwargs.pop("_publish_batch", None)
-        ready = self.keys.ready(queue, self.priority(self._get_message_priority(message)))
-        left = delayed.seconds_left(message.get("headers"), time.time())
-        script, keys, args = _publish, [ready, self.keys.wake(queue)], [dumps(message), MARKER_MS]
-        if left > delayed.THRESHOLD:
-            script, keys = delayed.delay_script, [self.keys.delayed, self.keys.delayed_messages]
-            args = [delayed.name_of(message), int(left * 1000), ready, args[0]]
-        if batch is not None:
-            batch.add("eval", script.text, len(keys), *keys, *args)
-        else:
-            script(self.raw, keys=keys, args=args)
+        publishing.put(self, queue, message, batch)
         if self._expires and queue in self._expires:
             with self.conn_or_acquire() as client:
                 self._maybe_update_queues_expire(client, queue)
+
+    def basic_publish(self, message: dict[str, Any], exchange: str, routing_key: str, **kwargs: Any) -> Any:
+        """Publish a message.
+
+        Raises:
+            Unroutable: a task's message that no queue would take.
+        """
+        publishing.check_route(self, message, exchange, routing_key)
+        return super().basic_publish(message, exchange, routing_key, **kwargs)
+
+    def create_publish_batch(self, max_size: int) -> Any:
+        """Return what gathers messages for one call."""
+        return publishing.Batch(self, max_size)
+
+    def _inplace_augment_message(self, message: dict[str, Any], exchange: str, routing_key: str) -> None:
+        plain = wire.plain_body(message) if wire.is_task(message) else None
+        super()._inplace_augment_message(message, exchange, routing_key)
+        if plain is not None:
+            message["body"] = plain
+            del message["properties"]["body_encoding"]
+
+    def _next_delivery_tag(self) -> str:
+        return wire.tag()
 
     def _queue_bind(self, *args: Any, **kwargs: Any) -> None:
         with refused_is_lost():

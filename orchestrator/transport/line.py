@@ -1,0 +1,270 @@
+"""Lines: connections on which a process publishes what it built itself, one call a message.
+
+A line is used by one thread at a time and kept for the next one. It has a kombu channel,
+for its settings and to declare queues, and one connection of redis-py's, spoken to
+without a client around it: that costs less than half.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import redis
+from kombu.exceptions import OperationalError
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError
+from redis.retry import Retry
+
+from orchestrator.stores.redis.scripts import Script
+from orchestrator.transport import sender
+from orchestrator.transport.channel import Channel
+from orchestrator.transport.sender import Ready
+
+
+class Unfit(Exception):
+    """This connection does not lead to our transport; publish the ordinary way."""
+
+
+class Failed(Exception):
+    """The broker did not take a message, as far as is known. The cause tells what it, or the connection, said."""
+
+    def __init__(self, message: str, *, maybe_sent: bool, refused: bool = False) -> None:
+        """Say what is known: whether it may have been sent all the same, whether the broker answered and refused."""
+        super().__init__(message)
+        self.maybe_sent = maybe_sent
+        self.refused = refused
+
+
+class Line:
+    """One connection to the broker."""
+
+    def __init__(self, connection: Any) -> None:
+        """Connect.
+
+        Args:
+            connection: a kombu connection, not shared with anybody.
+
+        Raises:
+            Unfit: it leads elsewhere.
+            OperationalError, redis.RedisError: the broker cannot be reached.
+        """
+        self._connection = connection
+        try:
+            # Not by ``channel()``, which waits two seconds and tries again.
+            channel = connection.default_channel
+            if not isinstance(channel, Channel):
+                raise Unfit
+            self.channel: Any = channel
+            self._wire = channel.pool.make_connection()
+            self._wire.retry = Retry(NoBackoff(), 0)
+            self._wire.connect()
+            # One connection a line: what the channel itself needed was for once.
+            channel._disconnect_pools()
+        except BaseException:
+            connection.close()
+            raise
+        self.sender = sender.Sender(channel.keys)
+        self._declared: set[str] = set()
+
+    def declare(self, queue: Any) -> None:
+        """Declare a queue, once for this line."""
+        if queue.name not in self._declared:
+            queue(self.channel).declare()
+            self._declared.add(queue.name)
+            self.channel._disconnect_pools()
+
+    def ready(self) -> None:
+        """Connect again if the server hung up meanwhile: nothing of ours is lost by that.
+
+        Raises:
+            redis.RedisError: the broker cannot be reached.
+        """
+        try:
+            stale = self._wire.can_read(0)
+        except (redis.RedisError, OSError):
+            stale = True
+        if stale:
+            self._wire.disconnect()
+            self._wire.connect()
+            # A broker that restarted may have forgotten them.
+            self._declared.clear()
+
+    def run(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        """Run a script.
+
+        Raises:
+            redis.RedisError: no answer came, or the server refused.
+        """
+        wire = self._wire
+        try:
+            wire.send_packed_command([_packed("EVALSHA", script.sha, len(keys), *keys, *args)], check_health=False)
+            return wire.read_response()
+        except NoScriptError:
+            wire.send_packed_command([_packed("EVAL", script.text, len(keys), *keys, *args)], check_health=False)
+            return wire.read_response()
+
+    def was_sent(self, task_id: str) -> bool:
+        """Whether an earlier publish of this id, that got no answer, was carried out after all; see :mod:`sender`.
+
+        Raises:
+            Failed: the broker cannot be asked.
+        """
+        if not sender.in_doubt(task_id):
+            return False
+        try:
+            return sender.was_sent(self.channel.raw, task_id)
+        except sender.BROKEN as error:
+            raise Failed(str(error), maybe_sent=True) from error
+
+    def publish(self, queue: Any, message: Ready, event: Sequence[Any] = ()) -> None:
+        """Store one message.
+
+        Args:
+            event: channel and text of an event that is published with it, or nothing.
+
+        Raises:
+            Failed: the broker did not take it, as far as is known.
+        """
+        keys, call = self.channel.keys, self.sender.call()
+        if message.delay_ms:
+            script, (named, args) = (
+                sender.delay_script,
+                sender.delaying(keys, call, message.name, message.delay_ms, message.list, message.text, event=event),
+            )
+        else:
+            script = sender.publish_script
+            named, args = sender.publication(keys, call, message.list, queue.name, message.text, event=event)
+        self._call(script, call, named, args, (queue,), (message.task_id,))
+
+    def publish_many(self, messages: Sequence[tuple[Any, Ready]], event: Sequence[Any] = ()) -> None:
+        """Store all of these messages, each with its queue, or none.
+
+        Raises:
+            Failed: the broker did not take them, as far as is known.
+        """
+        call = self.sender.call()
+        named, args = sender.batch(self.channel.keys, call, messages, event)
+        queues = {queue.name: queue for queue, _ in messages}.values()
+        self._call(sender.many_script, call, named, args, queues, [message.task_id for _, message in messages])
+
+    def _call(
+        self,
+        script: Script,
+        call: sender.Call,
+        keys: Sequence[str],
+        args: Sequence[Any],
+        queues: Iterable[Any],
+        ids: Sequence[str],
+    ) -> None:
+        try:
+            for queue in queues:
+                self.declare(queue)
+            sender.checked(self.run(script, keys, args))
+        except redis.ResponseError as error:
+            raise Failed(str(error), maybe_sent=False, refused=True) from error
+        except sender.BROKEN as error:
+            maybe_sent = sender.unanswered(error)
+            if maybe_sent:
+                self.sender.lost(call, ids)
+            raise Failed(str(error), maybe_sent=maybe_sent) from error
+
+    def close(self) -> None:
+        """Hang up."""
+        self._wire.disconnect()
+        self._connection.close()
+
+
+class Lines:
+    """The lines of one broker in this process; a fork has none of its parent's."""
+
+    def __init__(self, connect: Callable[[], Any], limit: int | None, patience: float) -> None:
+        """Say where to.
+
+        Args:
+            connect: makes a kombu connection.
+            limit: how many at once; None for any number.
+            patience: seconds to wait for one to become free.
+        """
+        self._connect = connect
+        self._limit = limit
+        self._patience = patience
+        self._begin()
+        _all.add(self)
+
+    def _begin(self) -> None:
+        self._idle: deque[Line] = deque()
+        self._slots = threading.BoundedSemaphore(self._limit) if self._limit else None
+
+    @contextmanager
+    def line(self) -> Iterator[Line]:
+        """Lend a line.
+
+        It is kept afterwards, unless an error passes through here that leaves its state unknown.
+
+        Raises:
+            Failed: none became free in time, or the broker cannot be reached; nothing was sent.
+            Unfit: the broker is not one of ours.
+        """
+        slots = self._slots
+        if slots is not None and not slots.acquire(timeout=self._patience):
+            text = f"All {self._limit} connections for publishing were busy for {self._patience:g} s."
+            raise Failed(text, maybe_sent=False)
+        try:
+            line = self._connected()
+            try:
+                yield line
+            except Failed as failed:
+                if failed.refused and not isinstance(failed.__cause__, redis.ReadOnlyError):
+                    self._idle.append(line)
+                else:
+                    line.close()
+                raise
+            except BaseException:
+                line.close()
+                raise
+            self._idle.append(line)
+        finally:
+            if slots is not None:
+                slots.release()
+
+    def _connected(self) -> Line:
+        try:
+            try:
+                line = self._idle.pop()
+            except IndexError:
+                return Line(self._connect())
+            line.ready()
+            return line
+        except (redis.RedisError, OSError, OperationalError) as error:
+            raise Failed(str(error), maybe_sent=False) from error
+
+    def close(self) -> None:
+        """Hang up what is idle."""
+        while self._idle:
+            self._idle.pop().close()
+
+
+_all: weakref.WeakSet[Lines] = weakref.WeakSet()
+
+
+def _forget() -> None:
+    for lines in list(_all):
+        lines._begin()
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
+def _packed(*words: Any) -> bytes:
+    """Return a command as it is sent; redis-py's own way to do it takes several times as long."""
+    parts = [b"*%d\r\n" % len(words)]
+    for word in words:
+        data = word if type(word) is bytes else str(word).encode("utf-8")
+        parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
+    return b"".join(parts)
