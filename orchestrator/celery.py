@@ -22,8 +22,10 @@ from orchestrator.contracts.idempotency import TransactionalRecords
 from orchestrator.contracts.policy import Parts, PolicyStack
 from orchestrator.contracts.ports import Outbox
 from orchestrator.engine.app import EngineApp
+from orchestrator.engine.publication import Dispatcher
 from orchestrator.engine.task import OrchestratedTask
 from orchestrator.policies.redaction import Redaction, cover
+from orchestrator.stores.redis.deduplication import RedisDeduplicationLocks
 from orchestrator.stores.redis.idempotency import RedisIdempotencyRecords
 from orchestrator.stores.redis.leases import RedisLeases
 from orchestrator.transport import office, registry
@@ -56,11 +58,15 @@ class DjangoOrchestratedTask(OrchestratedTask, DjangoTask):  # type: ignore[misc
         if outbox is not None and options.get("outbox") is None and outbox.place(None) == (using or DEFAULT_DB_ALIAS):
             return self.apply_async(args, kwargs, task_id=task_id, **options)
 
+        result = self.AsyncResult(task_id)
+
         def publish() -> None:
-            self.apply_async(args, kwargs, task_id=task_id, **options)
+            # Only now is it known whether another call was first.
+            sent = self.apply_async(args, kwargs, task_id=task_id, **options)
+            result.id, result.duplicate_of = sent.id, getattr(sent, "duplicate_of", None)
 
         transaction.on_commit(publish, using=using)
-        return self.AsyncResult(task_id)
+        return result
 
 
 def _transactional_records() -> TransactionalRecords:
@@ -113,6 +119,9 @@ class OrchestratorApp(EngineApp):
             leases=leases,
             idempotency=RedisIdempotencyRecords(leases),
             transactional_records=_transactional_records,
+            deduplication=RedisDeduplicationLocks(leases, settings.lease_seconds),
+            deduplication_open=settings.deduplication_fails == "open",
+            dispatch=Dispatcher(self),
             redacted_names=settings.redacted_names,
             lease_seconds=settings.lease_seconds,
         )

@@ -75,6 +75,16 @@ class LeaseLost:
     fence: int
 
 
+@dataclass(frozen=True, slots=True)
+class DuplicateDropped:
+    """A call was not sent, because another message is the run of its key already."""
+
+    task: str
+    task_id: str
+    key: str
+    duplicate_of: str
+
+
 Subscriber = Callable[[object], None]
 
 _subscribers: dict[type, list[Subscriber]] = {}
