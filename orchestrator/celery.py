@@ -11,6 +11,7 @@ from functools import cache, cached_property
 from typing import Any
 
 from celery.contrib.django.task import DjangoTask
+from celery.exceptions import TaskPredicate
 from celery.utils import uuid
 from django.apps import apps
 from django.db import DEFAULT_DB_ALIAS, transaction
@@ -25,11 +26,15 @@ from orchestrator.engine.app import EngineApp
 from orchestrator.engine.publication import Dispatcher
 from orchestrator.engine.task import OrchestratedTask
 from orchestrator.policies.redaction import Redaction, cover
+from orchestrator.stores.redis.breakers import RedisBreakers
 from orchestrator.stores.redis.deduplication import RedisDeduplicationLocks
 from orchestrator.stores.redis.idempotency import RedisIdempotencyRecords
 from orchestrator.stores.redis.leases import RedisLeases
 from orchestrator.transport import office, registry
 from orchestrator.transport.inflight import Aside
+
+#: Seconds that a caller waits at most to hear whether it is a duplicate.
+DEDUPLICATION_TIMEOUT = 1.0
 
 
 class DjangoOrchestratedTask(OrchestratedTask, DjangoTask):  # type: ignore[misc]  # Celery's classes are untyped
@@ -119,9 +124,15 @@ class OrchestratorApp(EngineApp):
             leases=leases,
             idempotency=RedisIdempotencyRecords(leases),
             transactional_records=_transactional_records,
-            deduplication=RedisDeduplicationLocks(leases, settings.lease_seconds),
+            deduplication=RedisDeduplicationLocks(
+                # A caller waits for this and then for the broker, which may be the same server.
+                RedisLeases(url, settings.key_prefix, min(DEDUPLICATION_TIMEOUT, settings.letterbox_timeout)),
+                settings.lease_seconds,
+            ),
             deduplication_open=settings.deduplication_fails == "open",
             dispatch=Dispatcher(self),
+            breakers=RedisBreakers(leases),
+            control_flow=(TaskPredicate,),
             redacted_names=settings.redacted_names,
             lease_seconds=settings.lease_seconds,
         )

@@ -45,6 +45,7 @@ POLICIES = (
     "orchestrator.policies.outbox.SendOnce",
     "orchestrator.policies.deduplication.Deduplication",
     "orchestrator.policies.idempotency.Idempotency",
+    "orchestrator.policies.breaker.Breaking",
 )
 
 

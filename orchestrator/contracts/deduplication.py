@@ -90,8 +90,9 @@ class Deduplicate:
     max_wait: float | timedelta | None = None
 
     def __post_init__(self) -> None:
-        if self.mode not in tuple(Mode):
-            raise UnknownOption.among(str(self.mode), tuple(Mode), "Deduplicate(mode)")
+        modes = [str(mode) for mode in Mode]
+        if self.mode not in modes:
+            raise UnknownOption.among(str(self.mode), modes, "Deduplicate(mode)")
         object.__setattr__(self, "mode", Mode(self.mode))
         for name in ("window", "ttl", "max_wait"):
             self._check_span(name)

@@ -85,6 +85,20 @@ class DuplicateDropped:
     duplicate_of: str
 
 
+@dataclass(frozen=True, slots=True)
+class BreakerOpened:
+    """A circuit breaker opened: its far side failed too often."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerClosed:
+    """A circuit breaker closed: its probe succeeded."""
+
+    name: str
+
+
 Subscriber = Callable[[object], None]
 
 _subscribers: dict[type, list[Subscriber]] = {}

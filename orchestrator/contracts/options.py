@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.contracts.breaker import Breaker
 from orchestrator.contracts.deduplication import Deduplicate
 from orchestrator.contracts.errors import InvalidOption, UnknownOption
 from orchestrator.contracts.idempotency import Idempotent
@@ -70,6 +71,7 @@ OPTIONS: Mapping[str, str] = {
     "bury_expired": "True or False",
     "idempotency": 'an Idempotent(key="…") value or None',
     "deduplication": 'a Deduplicate("until_started", …) value or None',
+    "breaker": 'a Breaker("name", …) value or None',
 }
 
 #: Keywords that Celery understands beside the attributes of its Task class.
@@ -132,7 +134,7 @@ def check_options(
     retries = given.get("retries")
     if retries is not None and not isinstance(retries, Retries):
         raise InvalidOption(f"Task {task!r}: retries={retries!r} must be {OPTIONS['retries']}.")
-    for option, kind in (("idempotency", Idempotent), ("deduplication", Deduplicate)):
+    for option, kind in (("idempotency", Idempotent), ("deduplication", Deduplicate), ("breaker", Breaker)):
         value = given.get(option)
         if value is not None and not isinstance(value, kind):
             raise InvalidOption(f"Task {task!r}: {option}={value!r} must be {OPTIONS[option]}.")

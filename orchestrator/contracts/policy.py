@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.contracts.breaker import Breakers
 from orchestrator.contracts.deduplication import DeduplicationLocks
 from orchestrator.contracts.idempotency import IdempotencyRecords, TransactionalRecords
 from orchestrator.contracts.message import Attempt, Parcel, Publication
@@ -29,9 +30,12 @@ class Parts:
     transactional_records: Callable[[], TransactionalRecords]
     deduplication: DeduplicationLocks
     dispatch: Dispatch
+    breakers: Breakers
     redacted_names: tuple[str, ...] = ()
     #: Seconds that a lease lasts without being renewed.
     lease_seconds: float = 30.0
+    #: What a body raises to steer its message, beside our own.
+    control_flow: tuple[type[BaseException], ...] = ()
     #: Whether a call is sent that cannot be checked for being a duplicate.
     deduplication_open: bool = True
 

@@ -13,6 +13,7 @@ from celery import shared_task
 from celery.app.task import Task
 from celery.exceptions import Reject
 
+from orchestrator.contracts.breaker import Breaker
 from orchestrator.contracts.deduplication import Deduplicate
 from orchestrator.contracts.idempotency import Idempotent
 from orchestrator.contracts.options import Retries, check_options, check_sensitive_names
@@ -48,6 +49,8 @@ class OrchestratedTask(redispatch.OurTask, Task):  # type: ignore[misc]  # Celer
     idempotency: Idempotent | None = None
     #: Publish calls that mean the same run once; see :class:`~orchestrator.Deduplicate`.
     deduplication: Deduplicate | None = None
+    #: Leave a far side alone that fails; see :class:`~orchestrator.Breaker`.
+    breaker: Breaker | None = None
     #: Whether a message that expired before it started is buried instead of dropped.
     bury_expired: bool = False
     #: Whether the task itself, not a setting, limits its time.

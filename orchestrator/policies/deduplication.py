@@ -40,6 +40,8 @@ PATIENCE = 2.0
 LOOKS = (0.002, 0.1)
 #: Seconds until a message is tried again whose newest arguments cannot be looked up.
 WHILE_AWAY = 2.0
+#: Seconds for which calls are sent unasked once the store did not answer.
+REST = 2.0
 #: Seconds for which a letter that could not be stored can be built again.
 AGAIN = 3600.0
 
@@ -60,6 +62,7 @@ class Deduplication(Policy):
         self.locks = locks
         self.dispatch = dispatch
         self.fails_open = fails_open
+        self._resting_until = 0.0
 
     @classmethod
     def build(cls, parts: Parts) -> Deduplication:
@@ -138,11 +141,15 @@ class Deduplication(Policy):
 
     def _asked(self, ask: Callable[[], Any], what: Publication | Parcel) -> Any:
         """Return what the store says; None if it cannot be asked and the call is sent all the same."""
+        if self.fails_open and time.monotonic() < self._resting_until:
+            return None
         try:
             return ask()
         except StoreUnavailable as error:
             if not self.fails_open:
                 raise
+            # A frozen store would hold each of many calls.
+            self._resting_until = time.monotonic() + REST
             logger.warning("Task %s is sent though it may be a duplicate: %s", what.task_id, error)
             return None
 

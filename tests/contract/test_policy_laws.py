@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from kombu.utils.imports import symbol_by_name
 
 from orchestrator import conf
+from orchestrator.celery import get_app
 from orchestrator.contracts.errors import StoreUnavailable
 from orchestrator.contracts.message import Attempt, Letter, Publication, WireMessage
 from orchestrator.contracts.outcome import Defer, Outcome, PermanentError, Reason, Skip, Verdict
 from orchestrator.contracts.policy import Parts, Policy
-from orchestrator.celery import get_app
 from orchestrator.deadletters.drain import Drain
 from orchestrator.deadletters.models import DeadLetter
 from orchestrator.engine.publication import Dispatcher
@@ -31,6 +31,7 @@ from orchestrator.launch.ports import free_port
 from orchestrator.policies.dead_letter import DeadLetters
 from orchestrator.policies.outbox import SendOnce
 from orchestrator.policies.redrive import RedriveOnce
+from orchestrator.stores.redis.breakers import RedisBreakers
 from orchestrator.stores.redis.deduplication import RedisDeduplicationLocks
 from orchestrator.stores.redis.idempotency import RedisIdempotencyRecords
 from orchestrator.stores.redis.leases import RedisLeases
@@ -86,6 +87,7 @@ def parts(url: str, timeout: float = 2.0, prefix: str = "") -> Parts:
         transactional_records=DatabaseRecords,
         deduplication=RedisDeduplicationLocks(leases, 30),
         dispatch=Dispatcher(get_app()),
+        breakers=RedisBreakers(leases),
         redacted_names=conf.REDACTED_NAMES,
     )
 
