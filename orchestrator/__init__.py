@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.contracts import errors
+from orchestrator.contracts.breaker import Breaker
+from orchestrator.contracts.deduplication import Deduplicate
 from orchestrator.contracts.fencing import fencing
 from orchestrator.contracts.idempotency import Idempotent
 from orchestrator.contracts.options import Retries
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Breaker",
+    "Deduplicate",
     "Defer",
     "Idempotent",
     "OrchestratedTask",

@@ -12,6 +12,7 @@ from typing import Any
 
 from celery._state import _get_active_apps
 from celery.contrib.django.task import DjangoTask
+from celery.exceptions import TaskPredicate
 from celery.utils import uuid
 from django.apps import apps
 from django.core.signals import setting_changed
@@ -24,12 +25,18 @@ from orchestrator.contracts.idempotency import TransactionalRecords
 from orchestrator.contracts.policy import Parts, PolicyStack
 from orchestrator.contracts.ports import Outbox
 from orchestrator.engine.app import EngineApp
+from orchestrator.engine.publication import Dispatcher
 from orchestrator.engine.task import OrchestratedTask
 from orchestrator.policies.redaction import Redaction, cover
+from orchestrator.stores.redis.breakers import RedisBreakers
+from orchestrator.stores.redis.deduplication import RedisDeduplicationLocks
 from orchestrator.stores.redis.idempotency import RedisIdempotencyRecords
 from orchestrator.stores.redis.leases import RedisLeases
 from orchestrator.transport import office, registry
 from orchestrator.transport.inflight import Aside
+
+#: Seconds that a caller waits at most to hear whether it is a duplicate.
+DEDUPLICATION_TIMEOUT = 1.0
 
 
 class DjangoOrchestratedTask(OrchestratedTask, DjangoTask):  # type: ignore[misc]  # Celery's classes are untyped
@@ -58,11 +65,15 @@ class DjangoOrchestratedTask(OrchestratedTask, DjangoTask):  # type: ignore[misc
         if outbox is not None and options.get("outbox") is None and outbox.place(None) == (using or DEFAULT_DB_ALIAS):
             return self.apply_async(args, kwargs, task_id=task_id, **options)
 
+        result = self.AsyncResult(task_id)
+
         def publish() -> None:
-            self.apply_async(args, kwargs, task_id=task_id, **options)
+            # Only now is it known whether another call was first.
+            sent = self.apply_async(args, kwargs, task_id=task_id, **options)
+            result.id, result.duplicate_of = sent.id, getattr(sent, "duplicate_of", None)
 
         transaction.on_commit(publish, using=using)
-        return self.AsyncResult(task_id)
+        return result
 
 
 def _transactional_records() -> TransactionalRecords:
@@ -120,6 +131,15 @@ class OrchestratorApp(EngineApp):
             leases=leases,
             idempotency=RedisIdempotencyRecords(leases),
             transactional_records=_transactional_records,
+            deduplication=RedisDeduplicationLocks(
+                # A caller waits for this and then for the broker, which may be the same server.
+                RedisLeases(url, settings.key_prefix, min(DEDUPLICATION_TIMEOUT, settings.letterbox_timeout)),
+                settings.lease_seconds,
+            ),
+            deduplication_open=settings.deduplication_fails == "open",
+            dispatch=Dispatcher(self),
+            breakers=RedisBreakers(leases),
+            control_flow=(TaskPredicate,),
             redacted_names=settings.redacted_names,
             lease_seconds=settings.lease_seconds,
         )

@@ -43,7 +43,9 @@ POLICIES = (
     "orchestrator.policies.redaction.Redaction",
     "orchestrator.policies.redrive.RedriveOnce",
     "orchestrator.policies.outbox.SendOnce",
+    "orchestrator.policies.deduplication.Deduplication",
     "orchestrator.policies.idempotency.Idempotency",
+    "orchestrator.policies.breaker.Breaking",
 )
 
 
@@ -82,6 +84,8 @@ class Settings:
     letterbox_timeout: float = 2.0
     #: Where records of transactional idempotency are kept: in the tasks' own database.
     transactional_records: str = "orchestrator.idempotency.records:DatabaseRecords"
+    #: Whether a call is sent, "open", or refused, "closed", that cannot be checked for being a duplicate.
+    deduplication_fails: str = "open"
     #: Days that closed (redriven, discarded) dead letters are kept; None keeps them.
     closed_letters_days: int | None = 90
     #: Days that open dead letters are kept; None, the default, keeps them until somebody acts.
@@ -141,6 +145,10 @@ def parse(raw: Mapping[str, Any]) -> Settings:
             raise InvalidOption(
                 f"ORCHESTRATOR[{name.upper()!r}] = {value!r}: give whole days, 1 or more, or None to keep for ever."
             )
+    if parsed.deduplication_fails not in ("open", "closed"):
+        raise InvalidOption(
+            f'ORCHESTRATOR[\'DEDUPLICATION_FAILS\'] = {parsed.deduplication_fails!r}: give "open" or "closed".'
+        )
     needed = ("app", "key_prefix", "letterbox", "transactional_records")
     for name in (*needed, "state_url", "flower_url", "metrics_token"):
         value = getattr(parsed, name)

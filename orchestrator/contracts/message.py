@@ -185,3 +185,5 @@ class Attempt:
     letter: Any = None
     #: What it will be called if it ends well; a policy that ran nothing says so here.
     verdict: Verdict = Verdict.SUCCEEDED
+    #: Arguments of a later call that it runs with instead of those of its message.
+    newer: tuple[list[Any], dict[str, Any]] | None = None

@@ -71,6 +71,11 @@ class EngineApp(Celery):  # type: ignore[misc]  # Celery is untyped
         return super().send_task(name, *args, **options)
 
     @cached_property
+    def AsyncResult(self) -> Any:
+        """Celery's class of results, told apart by ``duplicate_of``."""
+        return self.subclass_with_self("orchestrator.engine.result:AsyncResult")
+
+    @cached_property
     def _publish(self) -> Callable[[Publication], Any]:
         return self.stack.publisher(publication.sender(self, super().send_task))
 
@@ -135,7 +140,8 @@ class EngineApp(Celery):  # type: ignore[misc]  # Celery is untyped
         Raises:
             BrokerUnavailable: the broker did not take it, as far as is known.
         """
-        keeping.send(self, parcel, mark)
+        send = self.stack.sender(lambda kept: keeping.send(self, kept, mark))
+        send(parcel)
 
     def decode(self, message: WireMessage) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:
         """Return ``(args, kwargs, embed)`` of a message.

@@ -19,7 +19,7 @@ from celery.worker.request import Request as StockRequest
 from kombu.exceptions import ContentDisallowed
 
 from orchestrator.contracts.errors import ConfigurationError
-from orchestrator.contracts.message import Attempt, Letter
+from orchestrator.contracts.message import HEADER, Attempt, Letter
 from orchestrator.contracts.outcome import Outcome, Reason, Verdict
 from orchestrator.engine import (
     holding,
@@ -166,7 +166,7 @@ class OrchestratedConsumer(Consumer):  # type: ignore[misc]  # Celery's Consumer
             args=(),
             kwargs={},
             retries=0,
-            header={},
+            header=header if isinstance(header := headers.get(HEADER), Mapping) else {},
             letter=letter,
         )
         if not settle(self.app, attempt, Outcome(Verdict.UNKNOWN, reason, type(error).__name__, str(error))):

@@ -82,4 +82,6 @@ def _chain(task: Any, header: Mapping[str, Any]) -> Callable[[Attempt], Any] | N
 
 
 def _run(attempt: Attempt) -> Any:
+    if attempt.newer is not None:
+        redispatch.adopt(attempt)
     return attempt.task.body(*attempt.args, **attempt.kwargs)

@@ -84,6 +84,9 @@ class OrchestratedRequest(Request):  # type: ignore[misc]  # Celery's Request is
                 self._already_revoked = True
                 hold(partial(self._announce_revoked, reason, terminated, signum, expired), self._message)
                 return
+        else:
+            # Nothing is buried, but what the run holds is given back.
+            self._settle(Outcome(Verdict.EXPIRED if expired else Verdict.REVOKED))
         super()._announce_revoked(reason, terminated, signum, expired)
 
     def _terminal(self, error: BaseException) -> bool:
