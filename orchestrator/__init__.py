@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.contracts import errors
 from orchestrator.contracts.fencing import fencing
 from orchestrator.contracts.idempotency import Idempotent
+from orchestrator.contracts.limits import Concurrency, RateLimit
 from orchestrator.contracts.options import Retries
-from orchestrator.contracts.outcome import Defer, PermanentError
+from orchestrator.contracts.outcome import Defer, PermanentError, RateLimited
 
 if TYPE_CHECKING:
     from orchestrator.celery import OrchestratorApp
@@ -22,11 +23,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Concurrency",
     "Defer",
     "Idempotent",
     "OrchestratedTask",
     "OrchestratorApp",
     "PermanentError",
+    "RateLimit",
+    "RateLimited",
     "Retries",
     "errors",
     "fencing",

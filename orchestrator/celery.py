@@ -26,6 +26,7 @@ from orchestrator.engine.task import OrchestratedTask
 from orchestrator.policies.redaction import Redaction, cover
 from orchestrator.stores.redis.idempotency import RedisIdempotencyRecords
 from orchestrator.stores.redis.leases import RedisLeases
+from orchestrator.stores.redis.limits import RedisLimits
 from orchestrator.transport import office, registry
 from orchestrator.transport.inflight import Aside
 
@@ -112,11 +113,23 @@ class OrchestratorApp(EngineApp):
             letterbox=letterbox,
             leases=leases,
             idempotency=RedisIdempotencyRecords(leases),
+            limits=self.limits,
             transactional_records=_transactional_records,
             redacted_names=settings.redacted_names,
             lease_seconds=settings.lease_seconds,
+            limits_open=settings.limits_fail == "open",
         )
         return PolicyStack(named("POLICIES", path).build(parts) for path in settings.policies)
+
+    @property
+    def limits(self) -> RedisLimits:
+        """Where limits are counted.
+
+        Raises:
+            InvalidOption: no Redis for it is known.
+        """
+        settings = conf.settings()
+        return RedisLimits(RedisLeases(*conf.limits_place(), settings.letterbox_timeout), settings.aging_seconds)
 
     @cached_property
     def _redaction(self) -> Redaction:

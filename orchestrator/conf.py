@@ -44,6 +44,7 @@ POLICIES = (
     "orchestrator.policies.redrive.RedriveOnce",
     "orchestrator.policies.outbox.SendOnce",
     "orchestrator.policies.idempotency.Idempotency",
+    "orchestrator.policies.limits.Limits",
 )
 
 
@@ -95,6 +96,10 @@ class Settings:
     outbox_fallback: bool = False
     #: Seconds after which a relay sends what the publishing process has not sent itself.
     outbox_grace_seconds: float = 5.0
+    #: What a task under limits does while they cannot be asked: "closed" waits, "open" runs without them.
+    limits_fail: str = "closed"
+    #: Seconds of waiting that make up for one step of priority, among messages that wait for a limit; None for never.
+    aging_seconds: float | None = 60.0
     #: Where the Flower of this project is reached, for links; empty shows none.
     flower_url: str = ""
     #: What a scraper of Flower's /metrics sends as ``Authorization: Bearer``; empty asks for a login instead.
@@ -121,6 +126,7 @@ def parse(raw: Mapping[str, Any]) -> Settings:
             raise InvalidOption(f"ORCHESTRATOR[{name.upper()!r}] = {value!r}: give a list of strings.")
     _check_transport(parsed)
     _check_outbox(parsed)
+    _check_limits(parsed)
     for name in ("letterbox_timeout", "redrive_resume_seconds", "outbox_grace_seconds"):
         value = getattr(parsed, name)
         if not isinstance(value, int | float) or value <= 0:
@@ -158,6 +164,16 @@ def _check_outbox(parsed: Settings) -> None:
     if parsed.outbox_fallback and where is False:
         raise InvalidOption(
             "ORCHESTRATOR['OUTBOX_FALLBACK'] is True, but there is no outbox: set ORCHESTRATOR['OUTBOX'] to True, too."
+        )
+
+
+def _check_limits(parsed: Settings) -> None:
+    if parsed.limits_fail not in ("closed", "open"):
+        raise InvalidOption(f"ORCHESTRATOR['LIMITS_FAIL'] = {parsed.limits_fail!r}: give 'closed' or 'open'.")
+    aging = parsed.aging_seconds
+    if aging is not None and (not isinstance(aging, int | float) or isinstance(aging, bool) or aging <= 0):
+        raise InvalidOption(
+            f"ORCHESTRATOR['AGING_SECONDS'] = {aging!r}: give seconds above 0, or None for strict priorities."
         )
 
 
@@ -199,6 +215,22 @@ def state_url() -> str:
             "or start the embedded one with 'manage.py up'."
         )
     return "unix://" + url.removeprefix("redis+socket://") if url.startswith("redis+socket://") else url
+
+
+def limits_place() -> tuple[str, str]:
+    """Return the URL and key prefix of the Redis that counts limits.
+
+    On our transport that is the broker, because messages wait for limits beside their counts.
+
+    Raises:
+        InvalidOption: see :func:`state_url`.
+    """
+    prefix = settings().key_prefix
+    broker = str(getattr(django_settings, "CELERY_BROKER_URL", "") or "")
+    if settings().transport != "orchestrator" or not broker.startswith(("redis://", "rediss://")):
+        return state_url(), prefix
+    options = getattr(django_settings, "CELERY_BROKER_TRANSPORT_OPTIONS", None) or {}
+    return broker, options.get("global_keyprefix", "") + prefix
 
 
 def _forget(*, setting: str, **_: Any) -> None:

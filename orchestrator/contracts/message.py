@@ -181,3 +181,7 @@ class Attempt:
     letter: Any = None
     #: What it will be called if it ends well; a policy that ran nothing says so here.
     verdict: Verdict = Verdict.SUCCEEDED
+    #: Of the message, 0 to 9; higher ones first.
+    priority: int = 0
+    #: Whether the message can wait in the line of a limit; elsewhere it is deferred.
+    parks: bool = False

@@ -10,6 +10,7 @@ from typing import Any
 
 from orchestrator.contracts.errors import InvalidOption, UnknownOption
 from orchestrator.contracts.idempotency import Idempotent
+from orchestrator.contracts.limits import check_limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +69,7 @@ OPTIONS: Mapping[str, str] = {
     "sensitive": "a tuple of argument names",
     "bury_expired": "True or False",
     "idempotency": 'an Idempotent(key="…") value or None',
+    "limits": "a list of RateLimit(...) and Concurrency(...) values",
 }
 
 #: Keywords that Celery understands beside the attributes of its Task class.
@@ -133,6 +135,7 @@ def check_options(
     idempotency = given.get("idempotency")
     if idempotency is not None and not isinstance(idempotency, Idempotent):
         raise InvalidOption(f"Task {task!r}: idempotency={idempotency!r} must be {OPTIONS['idempotency']}.")
+    check_limits(task, given.get("limits", ()))
     sensitive = given.get("sensitive", ())
     if isinstance(sensitive, str) or not all(isinstance(name, str) for name in sensitive):
         raise InvalidOption(f"Task {task!r}: sensitive={sensitive!r} must be {OPTIONS['sensitive']}.")

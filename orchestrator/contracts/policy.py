@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.contracts.idempotency import IdempotencyRecords, TransactionalRecords
+from orchestrator.contracts.limiting import LimitStore
 from orchestrator.contracts.message import Attempt, Publication
 from orchestrator.contracts.outcome import Outcome
 from orchestrator.contracts.ports import Leases, Letterbox
@@ -24,11 +25,14 @@ class Parts:
     letterbox: Letterbox
     leases: Leases
     idempotency: IdempotencyRecords
+    limits: LimitStore
     #: Loaded when a task first asks for it: it needs a database model.
     transactional_records: Callable[[], TransactionalRecords]
     redacted_names: tuple[str, ...] = ()
     #: Seconds that a lease lasts without being renewed.
     lease_seconds: float = 30.0
+    #: Whether tasks run without their limits while those cannot be asked.
+    limits_open: bool = False
 
 
 class Policy:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, overload
 
@@ -14,6 +14,7 @@ from celery.app.task import Task
 from celery.exceptions import Reject
 
 from orchestrator.contracts.idempotency import Idempotent
+from orchestrator.contracts.limits import Concurrency, RateLimit
 from orchestrator.contracts.options import Retries, check_options, check_sensitive_names
 from orchestrator.engine import execution, limits, redispatch
 
@@ -45,6 +46,8 @@ class OrchestratedTask(redispatch.OurTask, Task):  # type: ignore[misc]  # Celer
     sensitive: tuple[str, ...] = ()
     #: Take effect once for each key; see :class:`~orchestrator.Idempotent`.
     idempotency: Idempotent | None = None
+    #: How often and how many at once; see :class:`~orchestrator.RateLimit` and :class:`~orchestrator.Concurrency`.
+    limits: Sequence[RateLimit | Concurrency] = ()
     #: Whether a message that expired before it started is buried instead of dropped.
     bury_expired: bool = False
     #: Whether the task itself, not a setting, limits its time.
@@ -60,9 +63,10 @@ class OrchestratedTask(redispatch.OurTask, Task):  # type: ignore[misc]  # Celer
         name = declared.get("name") or cls.__qualname__
         check_options(name, declared, known=CELERY_OPTIONS, strict=False)
         cls.sensitive = tuple(cls.sensitive)
+        cls.limits = tuple(cls.limits)
         run = vars(cls).get("run")
         if run is not None:
-            _check_signature(name, getattr(run, "__func__", run), cls.sensitive, cls.idempotency)
+            _check_signature(name, getattr(run, "__func__", run), cls.sensitive, cls.idempotency, cls.limits)
         if declared.get("time_limit") is not None or declared.get("soft_time_limit") is not None:
             # Told apart now: Celery fills these attributes from its settings when it binds the task.
             cls.declares_limits = True
@@ -100,16 +104,22 @@ class OrchestratedTask(redispatch.OurTask, Task):  # type: ignore[misc]  # Celer
 
 
 def _check_signature(
-    name: str, function: Callable[..., Any], sensitive: tuple[str, ...], idempotency: Idempotent | None
+    name: str,
+    function: Callable[..., Any],
+    sensitive: tuple[str, ...],
+    idempotency: Idempotent | None,
+    limits: Sequence[RateLimit | Concurrency],
 ) -> None:
     """Refuse names of arguments that a task's function does not have."""
-    if not sensitive and idempotency is None:
+    if not sensitive and idempotency is None and not limits:
         return
     parameters = list(inspect.signature(function).parameters.values())
     if sensitive and not any(p.kind is p.VAR_KEYWORD for p in parameters):
         check_sensitive_names(name, sensitive, [p.name for p in parameters])
     if idempotency is not None:
         idempotency.check(name, parameters, sensitive)
+    for limit in limits:
+        limit.check(name, parameters, sensitive)
 
 
 @overload
@@ -137,7 +147,8 @@ def task(*args: Any, **options: Any) -> Any:
         check_options(name, options, known=known)
         inherited = getattr(base, "sensitive", ()), getattr(base, "idempotency", None)
         sensitive, idempotency = options.get("sensitive", inherited[0]), options.get("idempotency", inherited[1])
-        _check_signature(name, function, tuple(sensitive), idempotency)
+        kept = options.get("limits", getattr(base, "limits", ()))
+        _check_signature(name, function, tuple(sensitive), idempotency, kept)
         return shared_task(**options)(function)
 
     if len(args) == 1 and callable(args[0]) and not options:

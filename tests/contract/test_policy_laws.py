@@ -32,6 +32,7 @@ from orchestrator.policies.redrive import RedriveOnce
 from orchestrator.stores.redis.idempotency import RedisIdempotencyRecords
 from orchestrator.stores.redis.leases import RedisLeases
 from orchestrator.stores.redis.letters import RedisLetterbox, RedisLetterSource
+from orchestrator.stores.redis.limits import RedisLimits
 from tests.support.broker import Broker
 from tests.support.zoo import add, anything, secretive
 
@@ -77,6 +78,7 @@ def parts(url: str, timeout: float = 2.0, prefix: str = "") -> Parts:
         letterbox=RedisLetterbox(url, prefix, timeout),
         leases=leases,
         idempotency=RedisIdempotencyRecords(leases),
+        limits=RedisLimits(leases, aging=60),
         transactional_records=DatabaseRecords,
         redacted_names=conf.REDACTED_NAMES,
     )
