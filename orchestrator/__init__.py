@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from orchestrator.celery import OrchestratorApp
     from orchestrator.engine.progress import progress
     from orchestrator.engine.task import OrchestratedTask, task
+    from orchestrator.limits.outside import limiter
 
 __version__ = "0.1.0"
 
@@ -34,6 +35,7 @@ __all__ = [
     "Retries",
     "errors",
     "fencing",
+    "limiter",
     "progress",
     "task",
 ]
@@ -48,6 +50,10 @@ def __getattr__(name: str) -> Any:
         from orchestrator.engine.progress import progress
 
         return progress
+    if name == "limiter":
+        from orchestrator.limits.outside import limiter
+
+        return limiter
     if name == "OrchestratorApp":
         from orchestrator.celery import OrchestratorApp
 

@@ -121,7 +121,7 @@ class OrchestratorApp(EngineApp):
         )
         return PolicyStack(named("POLICIES", path).build(parts) for path in settings.policies)
 
-    @property
+    @cached_property
     def limits(self) -> RedisLimits:
         """Where limits are counted.
 

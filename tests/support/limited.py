@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from orchestrator import Concurrency, RateLimit, RateLimited, fencing, task
-from tests.support import far_side
+from tests.support import environment, far_side
 from tests.support.wait import eventually
 
 #: What a worker needs to know them: ``env=limited.ENV``.
@@ -55,3 +55,16 @@ def told(self: Any, key: str, refuse: int = 0, seconds: float = 0.5) -> None:
     far_side.record(key, retries=self.request.retries)
     if number <= refuse:
         raise RateLimited(retry_after=seconds)
+
+
+def parked() -> int:
+    """Return how many messages wait for limits."""
+    return int(environment.world().broker.client.hlen("orchestrator:parked:messages"))
+
+
+def forget() -> None:
+    """Forget all counts, and drop what waits; while a worker runs."""
+    client = environment.world().broker.client
+    for pattern in ("limit:*", "limits:*", "parked:*"):
+        for key in client.keys(f"orchestrator:{pattern}"):
+            client.delete(key)

@@ -25,7 +25,8 @@ park_script = Script("limits", "limits_park")
 due_script = Script("limits", "limits_due")
 
 #: Keys after the prefix; part of the format.
-CHANGED, MESSAGES, LINE, LINES, SLOTS = "limits:changed", "parked:messages", "parked:", "parked:due", "limit:c:"
+CHANGED, MESSAGES, SPECS = "limits:changed", "parked:messages", "parked:specs"
+LINE, LINES, SLOTS = "parked:", "parked:due", "limit:c:"
 #: Lines that one call looks at.
 LINES_AT_ONCE = 16
 #: Milliseconds that a priority step is worth where nothing ages: more than anything waits.
@@ -130,6 +131,15 @@ class RedisLimits:
         """Return count, period and burst of every changed limit, by name; errors as for :meth:`change`."""
         found: Mapping[bytes, bytes] = self._ask(lambda redis: redis.hgetall(self.prefix + CHANGED))
         return {name.decode(): tuple(map(int, spec.split())) for name, spec in found.items()}  # type: ignore[misc]
+
+    def waiting(self) -> dict[str, int]:
+        """Return how many messages wait for each limit, by name; errors as for :meth:`change`."""
+        counts, specs = self.parked(), self._ask(lambda redis: redis.hgetall(self.prefix + SPECS))
+        found: dict[str, int] = {}
+        for one, spec in specs.items():
+            name = spec.decode().split(" ", 4)[4]
+            found[name] = found.get(name, 0) + counts.get(one.decode(), 0)
+        return found
 
     def parked(self) -> dict[str, int]:
         """Return how many messages wait for each limit, by id; errors as for :meth:`change`."""
