@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
 from django_celery_results.models import TaskResult
 
+from orchestrator import RateLimited, limiter
 from orchestrator.audit.models import AuditEntry
-from orchestrator.contracts.errors import InvalidOption
+from orchestrator.contracts.errors import InvalidOption, UnknownOption
 from orchestrator.deadletters.models import DeadLetter
 from orchestrator.limits import services
 from tests.support import environment, far_side, inflight, limited
-from tests.support.limited import alone, both, brisk, slow, told
+from tests.support.limited import BRISK, alone, both, brisk, slow, told
 from tests.support.wait import eventually, stays
 from tests.support.worker import Worker
 from tests.support.zoo import add
@@ -70,8 +72,9 @@ def test_a_limited_message_holds_no_worker_and_is_no_failure(running: Worker) ->
     eventually(lambda: limited.parked() == 5)
     slow.delay("b0", "b")
     eventually(lambda: done("b0"), message="every account is counted for itself")
-    assert [add.delay(number, 1).get(timeout=30) for number in range(10)] == list(range(1, 11))
-    assert order() == ["a0", "a1", "b0"]
+    sent = [add.delay(number, 1) for number in range(10)]
+    assert [one.get(timeout=30) for one in sent] == list(range(1, 11))
+    assert sorted(order()) == ["a0", "a1", "b0"]
     assert inflight.count(environment.world().broker.client) <= 1, "an acknowledgement on its way, no more"
     assert not DeadLetter.objects.exists()
     assert not TaskResult.objects.exclude(status="SUCCESS").exists()
@@ -118,7 +121,8 @@ def test_one_slot_is_never_held_twice(running: Worker) -> None:
     eventually(lambda: len(order(":end")) == 12)
     events = [effect["key"].split(":") for effect in far_side.effects()]
     assert [kind for _, kind in events] == ["start", "end"] * 12
-    assert [name for name, kind in events if kind == "end"] == [f"{number:02}" for number in range(12)]
+    # Of two that are asking at the same moment, either may come first.
+    assert max(abs(place - int(name)) for place, name in enumerate(order(":end"))) <= 1, order(":end")
     starts = [effect for effect in far_side.effects() if effect["key"].endswith(":start")]
     fences = [effect["fence"] for effect in starts]
     assert fences == sorted(set(fences))
@@ -162,7 +166,8 @@ def test_several_limits_are_taken_together_or_not_at_all(running: Worker) -> Non
     assert times[-1] - times[0] < 0.9, "nine of weight five fit beside the one that runs"
     far_side.record("go")
     eventually(lambda: len(order(":end")) == 14, 10)
-    assert [key for key in order(":end") if key[0] == "a"] == ["a0", "a1", "a2", "a3", "a4"]
+    starts_and_ends = [effect["key"].split(":")[1] for effect in far_side.effects() if effect["key"][0] == "a"]
+    assert starts_and_ends == ["start", "end"] * 5
     eventually(clean)
 
 
@@ -170,3 +175,21 @@ def test_several_limits_are_taken_together_or_not_at_all(running: Worker) -> Non
 def test_what_cannot_be_a_key_is_refused_before_it_is_sent(transactional_db: None, account: object) -> None:
     with pytest.raises(InvalidOption, match=r"key='\{account\}' got account="):
         slow.delay("x", account)
+
+
+def test_a_slot_held_outside_of_tasks_counts(running: Worker) -> None:
+    """A web view or a command counts along; who waits is released as it ends."""
+    with limiter.acquire("room"):
+        alone.delay("a")
+        eventually(lambda: limited.parked() == 1)
+        with pytest.raises(RateLimited) as refused, limiter.acquire("room", timeout=0.2):
+            pass
+        assert refused.value.retry_after > 0
+    eventually(lambda: done("a:end"), 5)
+    begun = time.monotonic()
+    for _ in range(21):
+        with limiter.acquire(BRISK, timeout=2):
+            pass
+    assert 0.9 < time.monotonic() - begun < 2
+    with pytest.raises(UnknownOption, match="did you mean 'room'"), limiter.acquire("rom"):
+        pass

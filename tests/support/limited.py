@@ -15,7 +15,10 @@ from tests.support.wait import eventually
 ENV = {"ORCHESTRATOR_TEST_IMPORTS": "tests.support.limited"}
 
 
-@task(ignore_result=True, limits=[RateLimit("brisk", "20/s")])
+BRISK = RateLimit("brisk", "20/s")
+
+
+@task(ignore_result=True, limits=[BRISK])
 def brisk(key: str) -> None:
     """Run at most 20 times a second."""
     far_side.record(key)

@@ -5,7 +5,7 @@
 --   limit:c:ID     ZSET owner -> time       slots: until when each is held
 --   limit:held:ID  STRING time              nothing is granted before
 --   limit:way:ID   HASH task id -> "until units place": released messages that have not asked yet
---   parked:ID      ZSET name -> place       the line, the next one first; a name is "sequence units task-id"
+--   parked:ID      ZSET name -> place       the line, the next one first; a name is "serial-sequence units task-id"
 --   parked:messages HASH name -> record;  parked:due ZSET ID -> time;  parked:specs HASH ID -> spec
 --   limits:changed HASH name -> "count period burst": what a person changed
 
@@ -15,7 +15,8 @@ local AHEAD = 50000
 local ON_THE_WAY, FORGET = 3000000, 60000000
 -- Between two looks at one line; messages that one look releases, and that may be on the way, at most.
 local GAP, BATCH, MOST_ON_THE_WAY = 10000, 64, 256
-local NEVER = 3600000000
+-- Somebody may have changed a count by hand.
+local NEVER, LOOK_ANYWAY = 3600000000, 10000000
 
 local function clock()
   local now = redis.call('TIME')
@@ -127,7 +128,7 @@ local function pump(prefix, id, now)
     if not head[1] then
       break
     end
-    local units = math.min(tonumber(string.match(head[1], '^%d+ (%d+) ')), math.max(1, spec.most))
+    local units = math.min(tonumber(string.match(head[1], '^%S+ (%d+) ')), math.max(1, spec.most))
     if promised > 0 and promised + units > spec.most then
       again = now + AHEAD
       break
@@ -143,7 +144,7 @@ local function pump(prefix, id, now)
   local released = 0
   for i = 1, #going, 2 do
     local name, place = going[i], going[i + 1]
-    local units, task = string.match(name, '^%d+ (%d+) (.*)$')
+    local units, task = string.match(name, '^%S+ (%d+) (.*)$')
     if to_queue(prefix, name) then
       redis.call('ZREM', line, name)
       redis.call('HSET', prefix .. 'limit:way:' .. id, task, text(now + ON_THE_WAY) .. ' ' .. units .. ' ' .. place)
@@ -154,7 +155,7 @@ local function pump(prefix, id, now)
     end
   end
   if redis.call('EXISTS', line) == 1 then
-    redis.call('ZADD', due, text(again), id)
+    redis.call('ZADD', due, text(math.min(again, now + LOOK_ANYWAY)), id)
   else
     redis.call('ZREM', due, id)
     redis.call('HDEL', specs, id)

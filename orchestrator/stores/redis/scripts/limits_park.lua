@@ -8,7 +8,7 @@ local record = redis.call('HGET', KEYS[1], ARGV[2])
 if not record then
   return 0
 end
-local head, length = string.match(record, '^(1:%d:%d+:(%d+):)')
+local head, claimed, length = string.match(record, '^(1:%d:(%d+):(%d+):)')
 local list = string.sub(record, #head + 1, #head + length)
 local cut = string.find(list, ARGV[10], 1, true)
 local queue = cut and string.sub(list, 1, cut - 1) or list
@@ -16,8 +16,9 @@ local queue = cut and string.sub(list, 1, cut - 1) or list
 local back = queue .. ARGV[10] .. ARGV[11] .. (cut and string.match(list, '%d+$') or '0')
 local wake = ARGV[9] .. queue
 local now = clock()
-local place = ARGV[6] ~= '' and ARGV[6] or text(math.floor(now / 1000) - ARGV[7])
-local name = string.format('%015d %s %s', redis.call('INCR', prefix .. 'parked:sequence'), ARGV[5], ARGV[8])
+-- In the order in which messages left their queue, whoever asked first; of one claim, by serial.
+local place = ARGV[6] ~= '' and ARGV[6] or text(claimed - ARGV[7])
+local name = string.format('%015d-%s %s %s', ARGV[2], redis.call('INCR', prefix .. 'parked:sequence'), ARGV[5], ARGV[8])
 redis.call('HSET', prefix .. 'parked:messages', name,
   '1:' .. #back .. ':' .. #wake .. ':' .. back .. wake .. string.sub(record, #head + length + 1))
 redis.call('ZADD', prefix .. 'parked:' .. id, place, name)
