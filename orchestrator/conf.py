@@ -226,11 +226,19 @@ def limits_place() -> tuple[str, str]:
         InvalidOption: see :func:`state_url`.
     """
     prefix = settings().key_prefix
-    broker = str(getattr(django_settings, "CELERY_BROKER_URL", "") or "")
-    if settings().transport != "orchestrator" or not broker.startswith(("redis://", "rediss://")):
+    if not limits_beside_messages():
         return state_url(), prefix
     options = getattr(django_settings, "CELERY_BROKER_TRANSPORT_OPTIONS", None) or {}
-    return broker, options.get("global_keyprefix", "") + prefix
+    return _broker_url(), options.get("global_keyprefix", "") + prefix
+
+
+def limits_beside_messages() -> bool:
+    """Whether messages wait for limits in the broker, beside the counts."""
+    return settings().transport == "orchestrator" and _broker_url().startswith(("redis://", "rediss://"))
+
+
+def _broker_url() -> str:
+    return str(getattr(django_settings, "CELERY_BROKER_URL", "") or "")
 
 
 def _forget(*, setting: str, **_: Any) -> None:

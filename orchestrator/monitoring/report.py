@@ -26,6 +26,8 @@ class Report:
     results: list[Result] = field(default_factory=list)
     queues: list[counting.QueueCount] | None = None
     in_flight: int | None = None
+    #: Messages that wait for a limit, by the limit's id.
+    parked: dict[str, int] | None = None
     workers: list[str] | None = None
     letterbox: counting.Letterbox | None = None
     open_letters: int | None = None
@@ -44,6 +46,7 @@ class Report:
             "checks": [result.as_json() for result in self.results],
             "queues": None if self.queues is None else [queue.as_json() for queue in self.queues],
             "in_flight": self.in_flight,
+            "parked": self.parked,
             "workers": self.workers,
             "dead_letters": {
                 "open": self.open_letters,
@@ -80,7 +83,11 @@ def _looks(made: Report) -> list[tuple[str, Check]]:
 
     def count_queues(timeout: float) -> str:
         made.queues, made.in_flight = counting.ready(timeout), counting.in_flight(timeout)
-        return f"{sum(queue.ready for queue in made.queues)} ready"
+        made.parked = counting.parked(timeout)
+        waiting = sum(made.parked.values())
+        return f"{sum(queue.ready for queue in made.queues)} ready" + (
+            f", {waiting} wait for limits" if waiting else ""
+        )
 
     def ask_workers(_timeout: float) -> str:
         made.workers = counting.workers(WORKER_PATIENCE)

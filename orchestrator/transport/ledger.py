@@ -236,14 +236,11 @@ class Ledger:
         with self.lock:
             out = self._out.pop(tag, None)
             self.orphans.discard(tag)
-            if out is None:
-                logger.info("A message that was to wait for a limit went to another worker meanwhile.")
-                return
-            try:
-                self.inflight.park(out.serial, waiting)
-            except redis.RedisError as error:
-                self._returning.add(out.serial)
-                logger.info("A message goes back to its queue instead of its limit's line: %s", error)
+            if out is not None:
+                try:
+                    self.inflight.park(out.serial, waiting)
+                except redis.RedisError:
+                    self._returning.add(out.serial)
             self.parked = True
             self.attention.set()
 
