@@ -32,6 +32,7 @@ from orchestrator.stores.redis.breakers import RedisBreakers
 from orchestrator.stores.redis.deduplication import RedisDeduplicationLocks
 from orchestrator.stores.redis.idempotency import RedisIdempotencyRecords
 from orchestrator.stores.redis.leases import RedisLeases
+from orchestrator.stores.redis.limits import RedisLimits
 from orchestrator.transport import office, registry
 from orchestrator.transport.inflight import Aside
 
@@ -130,6 +131,7 @@ class OrchestratorApp(EngineApp):
             letterbox=letterbox,
             leases=leases,
             idempotency=RedisIdempotencyRecords(leases),
+            limits=self.limits,
             transactional_records=_transactional_records,
             deduplication=RedisDeduplicationLocks(
                 # A caller waits for this and then for the broker, which may be the same server.
@@ -142,8 +144,19 @@ class OrchestratorApp(EngineApp):
             control_flow=(TaskPredicate,),
             redacted_names=settings.redacted_names,
             lease_seconds=settings.lease_seconds,
+            limits_open=settings.limits_fail == "open",
         )
         return PolicyStack(named("POLICIES", path).build(parts) for path in settings.policies)
+
+    @cached_property
+    def limits(self) -> RedisLimits:
+        """Where limits are counted.
+
+        Raises:
+            InvalidOption: no Redis for it is known.
+        """
+        settings = conf.settings()
+        return RedisLimits(RedisLeases(*conf.limits_place(), settings.letterbox_timeout), settings.aging_seconds)
 
     @cached_property
     def _redaction(self) -> Redaction:

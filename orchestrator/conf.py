@@ -46,6 +46,7 @@ POLICIES = (
     "orchestrator.policies.deduplication.Deduplication",
     "orchestrator.policies.idempotency.Idempotency",
     "orchestrator.policies.breaker.Breaking",
+    "orchestrator.policies.limits.Limits",
 )
 
 
@@ -103,6 +104,10 @@ class Settings:
     outbox_grace_seconds: float = 5.0
     #: Bytes that one task's message may have; more is refused where it is published.
     message_limit_bytes: int = 1024 * 1024
+    #: What a task under limits does while they cannot be asked: "closed" waits, "open" runs without them.
+    limits_fail: str = "closed"
+    #: Seconds of waiting that make up for one step of priority, among messages that wait for a limit; None for never.
+    aging_seconds: float | None = 60.0
     #: Where the Flower of this project is reached, for links; empty shows none.
     flower_url: str = ""
     #: What a scraper of Flower's /metrics sends as ``Authorization: Bearer``; empty asks for a login instead.
@@ -129,6 +134,7 @@ def parse(raw: Mapping[str, Any]) -> Settings:
             raise InvalidOption(f"ORCHESTRATOR[{name.upper()!r}] = {value!r}: give a list of strings.")
     _check_transport(parsed)
     _check_outbox(parsed)
+    _check_limits(parsed)
     for name in ("letterbox_timeout", "redrive_resume_seconds", "outbox_grace_seconds"):
         value = getattr(parsed, name)
         if not isinstance(value, int | float) or value <= 0:
@@ -179,6 +185,16 @@ def _check_outbox(parsed: Settings) -> None:
         )
 
 
+def _check_limits(parsed: Settings) -> None:
+    if parsed.limits_fail not in ("closed", "open"):
+        raise InvalidOption(f"ORCHESTRATOR['LIMITS_FAIL'] = {parsed.limits_fail!r}: give 'closed' or 'open'.")
+    aging = parsed.aging_seconds
+    if aging is not None and (not isinstance(aging, int | float) or isinstance(aging, bool) or aging <= 0):
+        raise InvalidOption(
+            f"ORCHESTRATOR['AGING_SECONDS'] = {aging!r}: give seconds above 0, or None for strict priorities."
+        )
+
+
 def _check_transport(parsed: Settings) -> None:
     if parsed.transport not in TRANSPORTS:
         raise InvalidOption(f"ORCHESTRATOR['TRANSPORT'] = {parsed.transport!r}: give one of {', '.join(TRANSPORTS)}.")
@@ -217,6 +233,30 @@ def state_url() -> str:
             "or start the embedded one with 'manage.py up'."
         )
     return "unix://" + url.removeprefix("redis+socket://") if url.startswith("redis+socket://") else url
+
+
+def limits_place() -> tuple[str, str]:
+    """Return the URL and key prefix of the Redis that counts limits.
+
+    On our transport that is the broker, because messages wait for limits beside their counts.
+
+    Raises:
+        InvalidOption: see :func:`state_url`.
+    """
+    prefix = settings().key_prefix
+    if not limits_beside_messages():
+        return state_url(), prefix
+    options = getattr(django_settings, "CELERY_BROKER_TRANSPORT_OPTIONS", None) or {}
+    return _broker_url(), options.get("global_keyprefix", "") + prefix
+
+
+def limits_beside_messages() -> bool:
+    """Whether messages wait for limits in the broker, beside the counts."""
+    return settings().transport == "orchestrator" and _broker_url().startswith(("redis://", "rediss://"))
+
+
+def _broker_url() -> str:
+    return str(getattr(django_settings, "CELERY_BROKER_URL", "") or "")
 
 
 def _forget(*, setting: str, **_: Any) -> None:

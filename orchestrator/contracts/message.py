@@ -187,3 +187,7 @@ class Attempt:
     verdict: Verdict = Verdict.SUCCEEDED
     #: Arguments of a later call that it runs with instead of those of its message.
     newer: tuple[list[Any], dict[str, Any]] | None = None
+    #: Of the message, 0 to 9; higher ones first.
+    priority: int = 0
+    #: Whether the message can wait in the line of a limit; elsewhere it is deferred.
+    parks: bool = False

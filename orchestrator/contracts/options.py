@@ -12,6 +12,7 @@ from orchestrator.contracts.breaker import Breaker
 from orchestrator.contracts.deduplication import Deduplicate
 from orchestrator.contracts.errors import InvalidOption, UnknownOption
 from orchestrator.contracts.idempotency import Idempotent
+from orchestrator.contracts.limits import check_limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +73,7 @@ OPTIONS: Mapping[str, str] = {
     "idempotency": 'an Idempotent(key="…") value or None',
     "deduplication": 'a Deduplicate("until_started", …) value or None',
     "breaker": 'a Breaker("name", …) value or None',
+    "limits": "a list of RateLimit(...) and Concurrency(...) values",
 }
 
 #: Keywords that Celery understands beside the attributes of its Task class.
@@ -138,6 +140,7 @@ def check_options(
         value = given.get(option)
         if value is not None and not isinstance(value, kind):
             raise InvalidOption(f"Task {task!r}: {option}={value!r} must be {OPTIONS[option]}.")
+    check_limits(task, given.get("limits", ()))
     sensitive = given.get("sensitive", ())
     if isinstance(sensitive, str) or not all(isinstance(name, str) for name in sensitive):
         raise InvalidOption(f"Task {task!r}: sensitive={sensitive!r} must be {OPTIONS['sensitive']}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any, overload
 
@@ -16,6 +16,7 @@ from celery.exceptions import Reject
 from orchestrator.contracts.breaker import Breaker
 from orchestrator.contracts.deduplication import Deduplicate
 from orchestrator.contracts.idempotency import Idempotent
+from orchestrator.contracts.limits import Concurrency, RateLimit
 from orchestrator.contracts.options import Retries, check_options, check_sensitive_names
 from orchestrator.engine import execution, limits, redispatch
 
@@ -51,6 +52,8 @@ class OrchestratedTask(redispatch.OurTask, Task):  # type: ignore[misc]  # Celer
     deduplication: Deduplicate | None = None
     #: Leave a far side alone that fails; see :class:`~orchestrator.Breaker`.
     breaker: Breaker | None = None
+    #: How often and how many at once; see :class:`~orchestrator.RateLimit` and :class:`~orchestrator.Concurrency`.
+    limits: Sequence[RateLimit | Concurrency] = ()
     #: Whether a message that expired before it started is buried instead of dropped.
     bury_expired: bool = False
     #: Whether the task itself, not a setting, limits its time.
@@ -66,9 +69,11 @@ class OrchestratedTask(redispatch.OurTask, Task):  # type: ignore[misc]  # Celer
         name = declared.get("name") or cls.__qualname__
         check_options(name, declared, known=CELERY_OPTIONS, strict=False)
         cls.sensitive = tuple(cls.sensitive)
+        cls.limits = tuple(cls.limits)
         run = vars(cls).get("run")
         if run is not None:
-            _check_signature(name, getattr(run, "__func__", run), cls.sensitive, (cls.idempotency, cls.deduplication))
+            keyed = (cls.idempotency, cls.deduplication, *cls.limits)
+            _check_signature(name, getattr(run, "__func__", run), cls.sensitive, keyed)
         if declared.get("time_limit") is not None or declared.get("soft_time_limit") is not None:
             # Told apart now: Celery fills these attributes from its settings when it binds the task.
             cls.declares_limits = True
@@ -150,7 +155,7 @@ def _check_signature(
     name: str,
     function: Callable[..., Any],
     sensitive: tuple[str, ...],
-    keyed: Iterable[Idempotent | Deduplicate | None],
+    keyed: Iterable[Idempotent | Deduplicate | RateLimit | Concurrency | None],
 ) -> None:
     """Refuse names of arguments that a task's function does not have."""
     declared = [option for option in keyed if option is not None]
@@ -188,6 +193,7 @@ def task(*args: Any, **options: Any) -> Any:
         check_options(name, options, known=known)
         sensitive = options.get("sensitive", getattr(base, "sensitive", ()))
         keyed = [options.get(option, getattr(base, option, None)) for option in ("idempotency", "deduplication")]
+        keyed += options.get("limits", getattr(base, "limits", ()))
         _check_signature(name, function, tuple(sensitive), keyed)
         return shared_task(**options)(function)
 

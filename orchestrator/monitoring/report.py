@@ -28,6 +28,8 @@ class Report:
     in_flight: int | None = None
     delayed: int | None = None
     paused: list[str] | None = None
+    #: Messages that wait for a limit, by the limit's id.
+    parked: dict[str, int] | None = None
     workers: list[str] | None = None
     letterbox: counting.Letterbox | None = None
     open_letters: int | None = None
@@ -48,6 +50,7 @@ class Report:
             "in_flight": self.in_flight,
             "delayed": self.delayed,
             "paused": self.paused,
+            "parked": self.parked,
             "workers": self.workers,
             "dead_letters": {
                 "open": self.open_letters,
@@ -86,8 +89,13 @@ def _looks(made: Report) -> list[tuple[str, Check]]:
         made.queues, made.in_flight = counting.ready(timeout), counting.in_flight(timeout)
         made.delayed = counting.waiting_for_their_time(timeout)
         made.paused = counting.paused(timeout)
-        told = f"{sum(queue.ready for queue in made.queues)} ready"
-        return f"{told}; paused: {', '.join(made.paused)}" if made.paused else told
+        made.parked = counting.parked(timeout)
+        told = [f"{sum(queue.ready for queue in made.queues)} ready"]
+        if waiting := sum(made.parked.values()):
+            told.append(f"{waiting} wait for limits")
+        if made.paused:
+            told.append(f"paused: {', '.join(made.paused)}")
+        return "; ".join(told)
 
     def ask_workers(_timeout: float) -> str:
         made.workers = counting.workers(WORKER_PATIENCE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable
+from functools import cached_property
 from queue import Empty
 from typing import Any
 
@@ -12,7 +13,8 @@ from kombu.transport import redis as stock
 from kombu.transport import virtual
 from kombu.utils.json import loads
 
-from orchestrator.transport import publishing, wire
+from orchestrator.contracts.limiting import Waiting
+from orchestrator.transport import parking, publishing, wire
 from orchestrator.transport.buffer import Buffer, tag_of
 from orchestrator.transport.clients import Clients, refused_is_lost
 from orchestrator.transport.inflight import Claimed
@@ -193,6 +195,16 @@ class Channel(Clients):
         else:
             self.qos.append(message, message.delivery_tag)
         return message
+
+    @cached_property
+    def parks(self) -> bool:
+        """Whether messages of this broker can wait for limits: those are counted on the same server."""
+        return parking.possible(self.connection.client)
+
+    def park(self, message: Any, waiting: Waiting) -> None:
+        """Let a message wait in the line of a limit instead of acknowledging it."""
+        self.qos.park(message.delivery_tag, waiting)
+        message._state = "REQUEUED"
 
     # --- waiting for a wake-up -----------------------------------------------------
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import redis
 
+from orchestrator.contracts.limiting import Waiting
 from orchestrator.stores.redis.scripts import Script
+from orchestrator.transport import parking
 from orchestrator.transport.keys import MARK, MARKER_MS, SEPARATOR, STEPS, Keys
 
 _PACKAGE = "orchestrator.transport.scripts"
@@ -86,7 +88,12 @@ class InFlight:
             serial: the last one that was used; claims get the following ones.
         """
         keys = self.keys
-        lists = [(keys.ready(queue, step), number) for step in STEPS for number, queue in enumerate(queues, 1)]
+        lists = [
+            (name(queue, step), number)
+            for step in STEPS
+            for number, queue in enumerate(queues, 1)
+            for name in (keys.released, keys.ready)
+        ]
         reply: Any = _claim(
             self.client,
             keys=[self._mine, keys.owners, keys.paused, *[name for name, _ in lists], *map(keys.wake, queues)],
@@ -132,6 +139,10 @@ class InFlight:
     def set_aside(self, serial: int, reason: str) -> None:
         """Take a message that cannot be delivered out of flight, on its way to the inbox."""
         _set_aside(self.client, keys=[self._mine, self.keys.aside], args=[serial, reason])
+
+    def park(self, serial: int, waiting: Waiting) -> bool:
+        """Move a claimed message into the line of a limit; False if it was not ours any more."""
+        return parking.park(self.client, self.keys, self._mine, serial, waiting)
 
     def leave(self) -> None:
         """Give the lease up if nothing is held."""

@@ -18,6 +18,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 import redis
 
+from orchestrator.contracts.limiting import Waiting
 from orchestrator.transport.buffer import STUCK, Buffer, HandedOut, tag_of
 from orchestrator.transport.inflight import Claimed, InFlight
 from orchestrator.transport.keys import Keys
@@ -43,6 +44,8 @@ class Ledger:
         #: Set when something waits for the heartbeat thread.
         self.attention = threading.Event()
         self.pace = Pace()
+        #: Whether a line has been joined since the heartbeat last looked at them.
+        self.parked = False
         self._serial = 0
         self._buffers: list[Buffer] = []
         self._out: dict[str, HandedOut] = {}
@@ -227,6 +230,19 @@ class Ledger:
             except redis.RedisError:
                 self._returning.add(claimed.serial)
                 raise
+
+    def park(self, tag: str, waiting: Waiting) -> None:
+        """Let a message wait in the line of a limit; back to its queue if the broker cannot be asked."""
+        with self.lock:
+            out = self._out.pop(tag, None)
+            self.orphans.discard(tag)
+            if out is not None:
+                try:
+                    self.inflight.park(out.serial, waiting)
+                except redis.RedisError:
+                    self._returning.add(out.serial)
+            self.parked = True
+            self.attention.set()
 
     # --- lease --------------------------------------------------------------------
 

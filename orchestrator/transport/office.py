@@ -12,7 +12,7 @@ from typing import Any
 import redis
 
 from orchestrator import conf
-from orchestrator.transport import delayed, inflight
+from orchestrator.transport import delayed, inflight, parking
 from orchestrator.transport.heartbeat import ROUND, Heartbeat
 from orchestrator.transport.inflight import Aside
 from orchestrator.transport.keys import Keys
@@ -32,7 +32,9 @@ class Office:
         self._max_deliveries = settings.max_deliveries
         self._lease = settings.lease_seconds
         self._consumers = 0
-        self._heartbeat = Heartbeat(self.ledger, self.duties, lambda: self._consumers > 0 or self.ledger.busy)
+        self._heartbeat = Heartbeat(
+            self.ledger, self.duties, self.release, lambda: self._consumers > 0 or self.ledger.busy
+        )
 
     def open(self) -> None:
         """A channel begins to consume."""
@@ -55,6 +57,10 @@ class Office:
         """Do the common duties once; return the seconds until the next delayed message is due."""
         return duties(self.client, self.keys, self._lease, self._max_deliveries)
 
+    def release(self) -> float:
+        """Release what limits let through; return the seconds until a line has to be looked at again."""
+        return parking.release_due(self.client, self.keys)
+
 
 def duties(client: redis.Redis, keys: Keys, lease: float, max_deliveries: int) -> float:
     """Recover what dead owners held, move what is due, bury what cannot be delivered.
@@ -73,6 +79,7 @@ def duties(client: redis.Redis, keys: Keys, lease: float, max_deliveries: int) -
             swept.aside,
         )
     moved, left = delayed.move_due(client, keys)
+    parking.release_due(client, keys)
     _bury_aside(client, keys)
     return 0.0 if moved >= delayed.BATCH else min(left, ROUND)
 

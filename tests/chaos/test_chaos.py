@@ -113,6 +113,16 @@ def test_nothing_is_lost_while_whole_workers_die() -> None:
     assert report["took_effect"] == report["asked"] == 120
 
 
+def test_a_limit_is_kept_and_used_while_workers_die() -> None:
+    """No second holds more than a hundred grants, nobody shares the slot, and no time is wasted."""
+    report = play("limits", "--seed", "9", "--seconds", "5", "--tasks", "500", "--database", "sqlite", once=False)
+    assert report["took_effect"] == report["asked"]
+    assert report["workers_killed"] >= 1
+    assert 90 <= report["most_grants_in_a_second"] <= 100
+    assert report["together_in_the_slot"] == 0
+    assert report["seconds"] <= report["allowed_s"]
+
+
 def test_a_report_that_lost_something_fails_the_program() -> None:
     """The exit code is the gate: lost or leaked is a failure, doubled alone is not."""
     from tests.chaos.catalogue import Report
@@ -135,6 +145,7 @@ def test_names_are_listed_and_unknown_ones_refused() -> None:
         "worker_kill",
         "broker_restart",
         "connection_cuts",
+        "limits",
     ]
     refused = chaos("child_kil")
     assert refused.returncode == 2

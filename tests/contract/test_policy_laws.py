@@ -36,6 +36,7 @@ from orchestrator.stores.redis.deduplication import RedisDeduplicationLocks
 from orchestrator.stores.redis.idempotency import RedisIdempotencyRecords
 from orchestrator.stores.redis.leases import RedisLeases
 from orchestrator.stores.redis.letters import RedisLetterbox, RedisLetterSource
+from orchestrator.stores.redis.limits import RedisLimits
 from tests.support.broker import Broker
 from tests.support.zoo import add, anything, secretive
 
@@ -84,6 +85,7 @@ def parts(url: str, timeout: float = 2.0, prefix: str = "") -> Parts:
         letterbox=RedisLetterbox(url, prefix, timeout),
         leases=leases,
         idempotency=RedisIdempotencyRecords(leases),
+        limits=RedisLimits(leases, aging=60),
         transactional_records=DatabaseRecords,
         deduplication=RedisDeduplicationLocks(leases, 30),
         dispatch=Dispatcher(get_app()),

@@ -21,6 +21,7 @@ from orchestrator.contracts.errors import ConfigurationError, StoreUnavailable
 from orchestrator.deadletters import services
 from orchestrator.deadletters.drain import Drain, source
 from orchestrator.idempotency import retention as idempotency
+from orchestrator.limits import services as limits
 from orchestrator.monitoring import delayed
 from orchestrator.outbox import services as outbox
 from orchestrator.runs import retention, spool
@@ -34,6 +35,8 @@ WAIT = 0.5
 RESUME_EVERY = 3.0
 #: Seconds between two looks at what is due; workers look as well, so this is for times without any.
 MOVE_EVERY = 0.5
+#: Seconds between two looks at whether Redis knows the limits that people changed.
+REPAIR_EVERY = 5.0
 #: Seconds between two rounds of retention.
 PRUNE_EVERY = 3600.0
 #: Seconds between tries while a store is away: the first, and the longest.
@@ -198,6 +201,7 @@ def _run(drain: Drain, batch: int, show: Callable[[], int]) -> None:
         Duty("Delayed messages", delayed.keep_moving, every=MOVE_EVERY),
         Duty("Results", _results()),
         Duty("Outbox", outbox.sweep),
+        Duty("Changed limits", limits.repair, every=REPAIR_EVERY),
         Duty("Redrives", services.resume_interrupted, every=RESUME_EVERY),
         Duty("Retention of letters", services.prune, every=PRUNE_EVERY),
         Duty("Retention of results", retention.prune, every=PRUNE_EVERY),
