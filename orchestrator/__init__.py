@@ -18,7 +18,7 @@ from orchestrator.contracts.options import Retries
 from orchestrator.contracts.outcome import Defer, PermanentError, RateLimited
 
 if TYPE_CHECKING:
-    from orchestrator.celery import OrchestratorApp
+    from orchestrator.celery import OrchestratorApp, results
     from orchestrator.engine.progress import progress
     from orchestrator.engine.task import OrchestratedTask, task
     from orchestrator.limits.outside import limiter
@@ -41,6 +41,7 @@ __all__ = [
     "fencing",
     "limiter",
     "progress",
+    "results",
     "task",
 ]
 
@@ -58,8 +59,8 @@ def __getattr__(name: str) -> Any:
         from orchestrator.limits.outside import limiter
 
         return limiter
-    if name == "OrchestratorApp":
-        from orchestrator.celery import OrchestratorApp
+    if name in ("OrchestratorApp", "results"):
+        from orchestrator import celery
 
-        return OrchestratorApp
+        return getattr(celery, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

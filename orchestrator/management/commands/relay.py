@@ -16,7 +16,6 @@ from django.db import Error as DatabaseFailure
 from django.db import connections
 
 from orchestrator import conf
-from orchestrator.celery import get_app
 from orchestrator.contracts.errors import ConfigurationError, StoreUnavailable
 from orchestrator.deadletters import services
 from orchestrator.deadletters.drain import Drain, source
@@ -24,13 +23,15 @@ from orchestrator.idempotency import retention as idempotency
 from orchestrator.limits import services as limits
 from orchestrator.monitoring import delayed
 from orchestrator.outbox import services as outbox
-from orchestrator.runs import retention, spool
+from orchestrator.runs import drain as results
+from orchestrator.runs import retention
+from orchestrator.runs.outgoing import store
 from orchestrator.stores.redis.presence import SHOW_EVERY, Presence
 
 logger = logging.getLogger("orchestrator.relay")
 
-#: Seconds to wait for a letter before looking at the other duties.
-WAIT = 0.5
+#: Seconds to wait for a letter before looking at the other duties: while there is nothing to do, and while there is.
+WAIT, BUSY_WAIT = 0.5, 0.05
 #: Seconds between two looks at redrives that were cut off.
 RESUME_EVERY = 3.0
 #: Seconds between two looks at what is due; workers look as well, so this is for times without any.
@@ -185,17 +186,15 @@ def _sign(presence: Presence, name: str) -> Callable[[], int]:
 
 
 def _results() -> Callable[[], int]:
-    """Return what writes results that waited in Redis while the database was away."""
-    backend = get_app().backend
-    if not hasattr(backend, "write_spooled"):
-        return lambda: 0  # the project keeps its results elsewhere; nothing of ours waits
-    return spool.Drain(backend)
+    """Return what writes results that wait in Redis."""
+    return lambda: results.drain(store())
 
 
 def _run(drain: Drain, batch: int, show: Callable[[], int]) -> None:
     stop = Stop()
     stop.listen()
-    letters = Duty("Letters", lambda: drain(batch, WAIT))
+    busy = False
+    letters = Duty("Letters", lambda: drain(batch, BUSY_WAIT if busy else WAIT))
     duties = (
         letters,
         Duty("Delayed messages", delayed.keep_moving, every=MOVE_EVERY),
@@ -210,10 +209,12 @@ def _run(drain: Drain, batch: int, show: Callable[[], int]) -> None:
     )
     logger.info("Relay ready.")
     while not stop.asked:
+        done = 0
         for duty in duties:
-            duty()
+            done += duty()
             if stop.asked:
                 break
+        busy = done > 0
         # Only while the letters' store is away: else the drain itself waits for the next letter.
         stop.wait(max(0.0, min(WAIT, letters.due - time.monotonic())))
     logger.info("Relay ended in order.")
