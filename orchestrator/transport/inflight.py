@@ -140,7 +140,7 @@ class InFlight:
         record: Any = _take_over(
             self.client,
             keys=[self.keys.owners, self.keys.inflight(owner), self._mine],
-            args=[serial, as_serial, self.owner, self._lease_ms],
+            args=[serial, as_serial, self.owner, self._lease_ms, owner],
         )
         if record is None:
             return None
@@ -165,8 +165,8 @@ def reclaim(client: redis.Redis, keys: Keys, owner: str, finished: Sequence[int]
     """
     reply: Any = _reclaim(
         client,
-        keys=[keys.inflight(owner)],
-        args=[keys.wake_prefix, SEPARATOR, MARKER_MS, stays, *finished],
+        keys=[keys.inflight(owner), keys.owners],
+        args=[owner, keys.wake_prefix, SEPARATOR, MARKER_MS, stays, *finished],
     )
     return int(reply[0]), bool(reply[1])
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Mapping
+from multiprocessing import current_process
 from typing import Any
 
 from celery import signals
@@ -19,6 +21,7 @@ from orchestrator.engine.swarm.consumer import consumer_class
 from orchestrator.engine.swarm.lines import Lines
 from orchestrator.engine.swarm.pool import ChildPool
 from orchestrator.engine.swarm.slots import GO_ON, READY, Slot
+from orchestrator.engine.swarm.template import LOOK_UP
 from orchestrator.transport import office
 
 logger = logging.getLogger("orchestrator.engine")
@@ -49,6 +52,8 @@ class Child:
         """
         self._orders = orders
         self._app.conf.worker_enable_remote_control = False
+        current_process().name = f"Child-{orders['number'] + 1}"
+        signal.signal(LOOK_UP, self._look_up)
         office.watched_by(self._slot)
         ChildPool.slot = self._slot
         ChildPool.retire = staticmethod(self._retire)  # type: ignore[assignment]
@@ -59,7 +64,7 @@ class Child:
             app=self._app,
             hostname=self._options["hostname"],
             pool_cls=ChildPool,
-            consumer_cls=consumer_class(self._app.conf.worker_consumer),
+            consumer_cls=consumer_class(self._app.conf.worker_consumer, self._on_loop),
             concurrency=1,
             queues=self._options["queues"],
             loglevel=self._options["loglevel"],
@@ -79,11 +84,21 @@ class Child:
             heir.settle(consumer, self._orders["estate"], self._slot)
         for command in self._orders.get("replay") or ():
             self._command(command)
-        consumer.hub.add_reader(self._lines.fileno(), self._listen)
         consumer.timer.call_repeatedly(REPORT, self._report)
         self._slot.state = READY
         if self._slot.orders != GO_ON:
             self._retire()
+
+    def _on_loop(self, hub: Any) -> None:
+        hub.add_reader(self._lines.fileno(), self._listen)
+        if self._consumer is not None and self._slot.orders != GO_ON:
+            hub.call_soon(self._retire)
+
+    def _look_up(self, *_: Any) -> None:
+        """The supervisor's signal to a child without a task: it may be waiting for a broker that is away."""
+        connected = self._consumer is not None and self._consumer.connection
+        if self._slot.orders != GO_ON and not self._slot.serial and not connected:
+            state.should_stop = os.EX_OK
 
     def _listen(self) -> None:
         for command in self._lines.receive():

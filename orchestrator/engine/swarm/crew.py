@@ -14,6 +14,7 @@ from orchestrator.engine.swarm import heir
 from orchestrator.engine.swarm.lines import Lines, pair
 from orchestrator.engine.swarm.mortality import stopped
 from orchestrator.engine.swarm.slots import GO_ON, READY, RETIRE, Running, Slot, Slots
+from orchestrator.engine.swarm.template import LOOK_UP
 
 logger = logging.getLogger("orchestrator.engine")
 
@@ -187,6 +188,13 @@ class Crew:
         """Tell a child to end after the task that it runs."""
         berth.slot.orders = RETIRE
         berth.lines.send({})
+
+    def nudge(self) -> None:
+        """Have children that were told to end and run nothing look at their orders, wherever they wait."""
+        for berth in self.berths:
+            if berth.pid and berth.slot.orders == RETIRE and not berth.slot.serial:
+                with suppress(ProcessLookupError):
+                    os.kill(berth.pid, LOOK_UP)
 
     def kill(self, berth: Berth, run: Running, **verdict: Any) -> bool:
         """Kill a child because of what it runs; False if that has ended by itself just now.

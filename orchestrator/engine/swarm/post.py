@@ -12,6 +12,7 @@ from celery.utils.functional import pass1
 from celery.utils.sysinfo import load_average
 from celery.worker.state import SOFTWARE_INFO
 from kombu.common import ignore_errors
+from kombu.exceptions import OperationalError
 
 from orchestrator.transport.steward import ERRORS, Steward
 
@@ -44,7 +45,11 @@ class Post:
         self._facade = facade
         self._connection: Any = None
         self._pause = AGAIN
-        self._errors: tuple[type[Exception], ...] = (*app.connection_for_read().connection_errors, *ERRORS)
+        self._errors: tuple[type[Exception], ...] = (
+            *app.connection_for_read().connection_errors,
+            OperationalError,
+            *ERRORS,
+        )
         self.steward: Steward | None = None
         self.dispatcher: Any = None
         #: Returns what a heartbeat says: tasks that run, and tasks done so far.
@@ -55,7 +60,8 @@ class Post:
         before = set(self._hub.timer.queue)
         try:
             connection = self._connection = self._app.connection_for_read()
-            connection.connect()
+            # Once: who waits here for a broker keeps no time limits.
+            connection.ensure_connection(max_retries=0)
             connection.transport.register_with_event_loop(connection.connection, self._hub)
             channel = connection.default_channel
             self.steward = Steward.on(channel)

@@ -25,7 +25,7 @@ logger = logging.getLogger("orchestrator.engine")
 #: Seconds between two looks at what the children do.
 LOOK = 0.1
 #: Seconds for which the end waits for a broker that is away; what is not returned by then comes back with its lease.
-LAST_WORDS = 5.0
+LAST_WORDS = 1.5
 
 
 class Supervisor:
@@ -172,6 +172,8 @@ class Supervisor:
             self._template.fork({**orders, **self.controls.orders()})
         if self._legacies:
             self._reclaim()
+        if self._stopping:
+            self.crew.nudge()
         if now >= self._kill_at:
             self._kill_at = float("inf")
             logger.warning("The time to finish is over; what runs goes back to its queue.")

@@ -23,6 +23,8 @@ Body = Callable[[dict[str, Any]], int]
 
 #: Signals that only the supervisor answers. A terminal, or a platform, may send them to every process.
 _FOR_THE_SUPERVISOR = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
+#: Tells a child to look at its orders; ignored until it can.
+LOOK_UP = signal.SIGUSR2
 
 
 class Template:
@@ -62,7 +64,7 @@ class Template:
 def _serve(supervisor: int, inherited: Lines, lines: Lines, body: Body) -> int:
     inherited.close()
     die_with_parent(supervisor)
-    for number in _FOR_THE_SUPERVISOR:
+    for number in (*_FOR_THE_SUPERVISOR, LOOK_UP):
         signal.signal(number, signal.SIG_IGN)
     bell, wake = os.pipe()
     for end in (bell, wake):
