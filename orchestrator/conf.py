@@ -75,6 +75,8 @@ class Settings:
     lease_seconds: float = 30.0
     #: How often a message may be delivered to workers that die over it before it goes to the inbox.
     max_deliveries: int = 5
+    #: Seconds that a worker's running tasks get to finish when it is told to stop; None waits until they have ended.
+    stop_grace_seconds: float | None = None
     #: Ordered policies, outermost first.
     policies: tuple[str, ...] = POLICIES
     #: Where dead letters are safe before the ack.
@@ -146,6 +148,11 @@ def parse(raw: Mapping[str, Any]) -> Settings:
         raise InvalidOption(
             f"ORCHESTRATOR['MESSAGE_LIMIT_BYTES'] = {limit!r}: give a whole number of bytes, "
             f"{SMALLEST_MESSAGE_LIMIT:,} or more, or a message without arguments would be too big."
+        )
+    grace = parsed.stop_grace_seconds
+    if grace is not None and (not isinstance(grace, int | float) or isinstance(grace, bool) or grace < 0):
+        raise InvalidOption(
+            f"ORCHESTRATOR['STOP_GRACE_SECONDS'] = {grace!r}: give seconds, 0 or more, or None to wait for running tasks."
         )
     for name in ("closed_letters_days", "open_letters_days", "results_days"):
         value = getattr(parsed, name)

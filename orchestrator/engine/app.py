@@ -115,6 +115,18 @@ class EngineApp(Celery):  # type: ignore[misc]  # Celery is untyped
             prefetch(ids)
         return [self.AsyncResult(task_id) for task_id in ids]
 
+    def run_swarm(self, options: Mapping[str, Any]) -> int:
+        """Run a worker of several processes until it is told to stop; see ``engine.swarm.supervisor``.
+
+        Returns:
+            the exit code.
+        """
+        # Only workers import it.
+        from orchestrator.engine.swarm import supervisor
+
+        supervisor.prepare(self, options)
+        return supervisor.Supervisor(self, options).run()
+
     def _task_from_fun(self, fun: Any, name: str | None = None, base: Any = None, **options: Any) -> Any:
         """Register a function; a base class of somebody else's is combined with ours."""
         return super()._task_from_fun(fun, name=name, base=self._combined(base), **options)

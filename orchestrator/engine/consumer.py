@@ -238,7 +238,7 @@ def refuse_limits_nobody_keeps(app: Any, pool: Any) -> None:
         ConfigurationError: names the tasks, the pool and the way out.
     """
     kind = type(pool).__module__
-    if pool is None or kind == "celery.concurrency.prefork":
+    if pool is None or kind == "celery.concurrency.prefork" or getattr(pool, "keeps_limits", False):
         return
     declaring = sorted(task.name for task in app.tasks.values() if getattr(task, "declares_limits", False))
     if declaring:

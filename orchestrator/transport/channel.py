@@ -181,8 +181,14 @@ class Channel(Clients):
         finally:
             ledger.drop_buffer(single)
             self.office.close()
-        if taken is None:
-            return None
+        return None if taken is None else self._message_of(taken, no_ack=no_ack)
+
+    def take_over(self, owner: str, serial: int) -> Any:
+        """Return a message that another process held and cannot end any more; None if it has lost it."""
+        taken = self.ledger.take_over(owner, serial)
+        return None if taken is None else self._message_of(taken)
+
+    def _message_of(self, taken: Claimed, *, no_ack: bool = False) -> Any:
         raw = self._readable(taken)
         if raw is None:
             self.ledger.set_aside(taken, "undecodable")

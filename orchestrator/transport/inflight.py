@@ -19,6 +19,8 @@ _give_back = Script("give_back", package=_PACKAGE)
 _renew = Script("renew", package=_PACKAGE)
 _recover = Script("recover", package=_PACKAGE)
 _set_aside = Script("set_aside", package=_PACKAGE)
+_take_over = Script("take_over", package=_PACKAGE)
+_reclaim = Script("reclaim", package=_PACKAGE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,10 +146,40 @@ class InFlight:
         """Move a claimed message into the line of a limit; False if it was not ours any more."""
         return parking.park(self.client, self.keys, self._mine, serial, waiting)
 
+    def take_over(self, owner: str, serial: int, as_serial: int) -> Claimed | None:
+        """Make a message of another owner ours, in one step; None if that owner has lost it."""
+        record: Any = _take_over(
+            self.client,
+            keys=[self.keys.owners, self.keys.inflight(owner), self._mine],
+            args=[serial, as_serial, self.owner, self._lease_ms, owner],
+        )
+        if record is None:
+            return None
+        _, _, _, length, rest = record.split(b":", 4)
+        return Claimed(as_serial, self.keys.queue_of(rest[: int(length)].decode()), rest[int(length) :])
+
     def leave(self) -> None:
         """Give the lease up if nothing is held."""
         if not self.client.exists(self._mine):
             self.client.zrem(self.keys.owners, self.owner)
+
+
+def reclaim(client: redis.Redis, keys: Keys, owner: str, finished: Sequence[int], stays: int) -> tuple[int, bool]:
+    """Wind up what a dead process held: acknowledge what it finished, return the rest to the queues uncharged.
+
+    Args:
+        finished: serials that it had done with, told or not.
+        stays: a serial that is left where it is; 0 for none.
+
+    Returns:
+        how many were returned, and whether the one that stays is still there.
+    """
+    reply: Any = _reclaim(
+        client,
+        keys=[keys.inflight(owner), keys.owners],
+        args=[owner, keys.wake_prefix, SEPARATOR, MARKER_MS, stays, *finished],
+    )
+    return int(reply[0]), bool(reply[1])
 
 
 def recover(client: redis.Redis, keys: Keys, lease: float, max_deliveries: int) -> Sweep:

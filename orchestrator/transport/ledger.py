@@ -24,6 +24,7 @@ from orchestrator.transport.buffer import STUCK, Buffer, HandedOut, tag_of
 from orchestrator.transport.inflight import Claimed, InFlight
 from orchestrator.transport.keys import Keys
 from orchestrator.transport.pacing import Pace
+from orchestrator.transport.witness import Witness
 
 logger = logging.getLogger("orchestrator.transport")
 
@@ -60,8 +61,17 @@ class Nobody:
 class Ledger:
     """Safe for several threads. Errors of calls that talk to the broker are redis-py's."""
 
-    def __init__(self, client: redis.Redis, keys: Keys, *, lease: float, companion: Companion | None = None) -> None:
+    def __init__(
+        self,
+        client: redis.Redis,
+        keys: Keys,
+        *,
+        lease: float,
+        companion: Companion | None = None,
+        witness: Witness | None = None,
+    ) -> None:
         self.client = client
+        self._witness = witness
         self.keys = keys
         self.lease = lease
         self.companion = companion or Nobody()
@@ -87,6 +97,8 @@ class Ledger:
         """Take a new name, under which nothing is held yet."""
         self.owner = f"{socket.gethostname()}:{self.pid}:{uuid.uuid4().hex[:12]}"
         self.inflight = InFlight(self.client, self.keys, self.owner, self.lease)
+        if self._witness is not None:
+            self._witness.begins(self.owner)
 
     # --- looks ------------------------------------------------------------------
 
@@ -160,6 +172,15 @@ class Ledger:
             self._out[tag_of(claimed)] = HandedOut(claimed.serial)
             return claimed
 
+    def take_over(self, owner: str, serial: int) -> Claimed | None:
+        """Hand out a message that another process held and cannot end any more; None if it has lost it."""
+        with self.lock:
+            self._serial += 1
+            claimed = self.inflight.take_over(owner, serial, self._serial)
+            if claimed is not None:
+                self._out[tag_of(claimed)] = HandedOut(claimed.serial)
+            return claimed
+
     def started(self, tag: str, name: str) -> None:
         """Measure from now how long a message takes."""
         out = self._out.get(tag)
@@ -183,6 +204,8 @@ class Ledger:
                 self._acks_since = now
                 self.attention.set()
             self._acks.append(out.serial)
+            if self._witness is not None:
+                self._witness.done(out.serial)
 
     def flush(self) -> None:
         """Send all that the broker has not been told."""

@@ -17,6 +17,7 @@ from orchestrator.transport.heartbeat import ROUND, Heartbeat
 from orchestrator.transport.inflight import Aside
 from orchestrator.transport.keys import Keys
 from orchestrator.transport.ledger import Companion, Ledger
+from orchestrator.transport.witness import Witness
 
 logger = logging.getLogger("orchestrator.transport")
 
@@ -28,7 +29,7 @@ class Office:
         settings = conf.settings()
         self.keys = keys
         self.client = client
-        self.ledger = Ledger(client, keys, lease=settings.lease_seconds, companion=_companion)
+        self.ledger = Ledger(client, keys, lease=settings.lease_seconds, companion=_companion, witness=_witness)
         self._max_deliveries = settings.max_deliveries
         self._lease = settings.lease_seconds
         self._consumers = 0
@@ -119,6 +120,15 @@ def bury_with(bury: Callable[[Aside], None]) -> None:
     """
     global _bury  # noqa: PLW0603 - one composition root a process
     _bury = bury
+
+
+_witness: Witness | None = None
+
+
+def watched_by(witness: Witness) -> None:
+    """Let a witness note what this process holds; before it connects first."""
+    global _witness  # noqa: PLW0603 - one a process
+    _witness = witness
 
 
 def _bury_aside(client: redis.Redis, keys: Keys) -> None:
