@@ -7,7 +7,7 @@ fresh object, because the cache is cleared on Django's ``setting_changed``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any
@@ -132,48 +132,74 @@ def parse(raw: Mapping[str, Any]) -> Settings:
             raise UnknownOption.among(key, known, "setting ORCHESTRATOR")
         values[key.lower()] = tuple(value) if isinstance(value, list) else value
     parsed = Settings(**values)
-    for name in ("policies", "redacted_names"):
-        value = getattr(parsed, name)
-        if not isinstance(value, tuple) or not all(isinstance(item, str) for item in value):
-            raise InvalidOption(f"ORCHESTRATOR[{name.upper()!r}] = {value!r}: give a list of strings.")
-    _check_transport(parsed)
+    for names, holds, wanted in _RULES:
+        for name in names:
+            if not holds(value := getattr(parsed, name)):
+                raise InvalidOption(f"ORCHESTRATOR[{name.upper()!r}] = {value!r}: give {wanted}.")
     _check_outbox(parsed)
-    _check_limits(parsed)
-    for name in ("letterbox_timeout", "redrive_resume_seconds", "outbox_grace_seconds"):
-        value = getattr(parsed, name)
-        if not isinstance(value, int | float) or value <= 0:
-            raise InvalidOption(f"ORCHESTRATOR[{name.upper()!r}] = {value!r}: give a number of seconds above 0.")
-    limit = parsed.message_limit_bytes
-    if not isinstance(limit, int) or isinstance(limit, bool) or limit < SMALLEST_MESSAGE_LIMIT:
-        raise InvalidOption(
-            f"ORCHESTRATOR['MESSAGE_LIMIT_BYTES'] = {limit!r}: give a whole number of bytes, "
-            f"{SMALLEST_MESSAGE_LIMIT:,} or more, or a message without arguments would be too big."
-        )
-    grace = parsed.stop_grace_seconds
-    if grace is not None and (not isinstance(grace, int | float) or isinstance(grace, bool) or grace < 0):
-        raise InvalidOption(
-            f"ORCHESTRATOR['STOP_GRACE_SECONDS'] = {grace!r}: give seconds, 0 or more, or None to wait for running tasks."
-        )
-    for name in ("closed_letters_days", "open_letters_days", "results_days"):
-        value = getattr(parsed, name)
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-            raise InvalidOption(
-                f"ORCHESTRATOR[{name.upper()!r}] = {value!r}: give whole days, 1 or more, or None to keep for ever."
-            )
-    if parsed.deduplication_fails not in ("open", "closed"):
-        raise InvalidOption(
-            f'ORCHESTRATOR[\'DEDUPLICATION_FAILS\'] = {parsed.deduplication_fails!r}: give "open" or "closed".'
-        )
-    if not isinstance(parsed.results_waiting, int) or parsed.results_waiting < 0:
-        raise InvalidOption(
-            f"ORCHESTRATOR['RESULTS_WAITING'] = {parsed.results_waiting!r}: give a whole number of results, 0 or more."
-        )
-    needed = ("app", "key_prefix", "letterbox", "transactional_records")
-    for name in (*needed, "state_url", "flower_url", "metrics_token"):
-        value = getattr(parsed, name)
-        if not isinstance(value, str) or (not value and name in needed):
-            raise InvalidOption(f"ORCHESTRATOR[{name.upper()!r}] = {value!r}: give a non-empty string.")
     return parsed
+
+
+def _whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _number(value: Any, least: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= least
+
+
+def _strings(value: Any) -> bool:
+    return isinstance(value, tuple) and all(isinstance(item, str) for item in value)
+
+
+#: Which settings must hold what, in words that follow "give".
+_RULES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
+    (("policies", "redacted_names"), _strings, "a list of strings"),
+    (
+        ("app", "key_prefix", "letterbox", "transactional_records"),
+        lambda value: isinstance(value, str) and bool(value),
+        "a non-empty string",
+    ),
+    (("state_url", "flower_url", "metrics_token"), lambda value: isinstance(value, str), "a string"),
+    (("transport",), lambda value: value in TRANSPORTS, f"one of {', '.join(TRANSPORTS)}"),
+    (
+        ("lease_seconds",),
+        lambda value: _number(value, SHORTEST_LEASE),
+        f"{SHORTEST_LEASE:g} seconds or more, or a worker on a busy machine could not renew in time",
+    ),
+    (
+        ("max_deliveries",),
+        lambda value: _whole(value, 1) and value <= MOST_DELIVERIES,
+        f"1 to {MOST_DELIVERIES} deliveries",
+    ),
+    (
+        ("letterbox_timeout", "redrive_resume_seconds", "outbox_grace_seconds"),
+        lambda value: _number(value, 0) and value > 0,
+        "a number of seconds above 0",
+    ),
+    (
+        ("stop_grace_seconds",),
+        lambda value: value is None or _number(value, 0),
+        "seconds, 0 or more, or None to wait for running tasks",
+    ),
+    (
+        ("aging_seconds",),
+        lambda value: value is None or (_number(value, 0) and value > 0),
+        "seconds above 0, or None for strict priorities",
+    ),
+    (
+        ("message_limit_bytes",),
+        lambda value: _whole(value, SMALLEST_MESSAGE_LIMIT),
+        f"a whole number of bytes, {SMALLEST_MESSAGE_LIMIT:,} or more, or a message without arguments would be too big",
+    ),
+    (
+        ("closed_letters_days", "open_letters_days", "results_days"),
+        lambda value: value is None or _whole(value, 1),
+        "whole days, 1 or more, or None to keep for ever",
+    ),
+    (("results_waiting",), lambda value: _whole(value, 0), "a whole number of results, 0 or more"),
+    (("limits_fail", "deduplication_fails"), lambda value: value in ("open", "closed"), '"open" or "closed"'),
+)
 
 
 def _check_outbox(parsed: Settings) -> None:
@@ -195,30 +221,6 @@ def _check_outbox(parsed: Settings) -> None:
     if parsed.outbox_fallback and where is False:
         raise InvalidOption(
             "ORCHESTRATOR['OUTBOX_FALLBACK'] is True, but there is no outbox: set ORCHESTRATOR['OUTBOX'] to True, too."
-        )
-
-
-def _check_limits(parsed: Settings) -> None:
-    if parsed.limits_fail not in ("closed", "open"):
-        raise InvalidOption(f"ORCHESTRATOR['LIMITS_FAIL'] = {parsed.limits_fail!r}: give 'closed' or 'open'.")
-    aging = parsed.aging_seconds
-    if aging is not None and (not isinstance(aging, int | float) or isinstance(aging, bool) or aging <= 0):
-        raise InvalidOption(
-            f"ORCHESTRATOR['AGING_SECONDS'] = {aging!r}: give seconds above 0, or None for strict priorities."
-        )
-
-
-def _check_transport(parsed: Settings) -> None:
-    if parsed.transport not in TRANSPORTS:
-        raise InvalidOption(f"ORCHESTRATOR['TRANSPORT'] = {parsed.transport!r}: give one of {', '.join(TRANSPORTS)}.")
-    if not isinstance(parsed.lease_seconds, int | float) or parsed.lease_seconds < SHORTEST_LEASE:
-        raise InvalidOption(
-            f"ORCHESTRATOR['LEASE_SECONDS'] = {parsed.lease_seconds!r}: give {SHORTEST_LEASE:g} seconds or more, "
-            "or a worker on a busy machine could not renew in time."
-        )
-    if not isinstance(parsed.max_deliveries, int) or not 1 <= parsed.max_deliveries <= MOST_DELIVERIES:
-        raise InvalidOption(
-            f"ORCHESTRATOR['MAX_DELIVERIES'] = {parsed.max_deliveries!r}: give 1 to {MOST_DELIVERIES} deliveries."
         )
 
 
