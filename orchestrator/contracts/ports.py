@@ -60,6 +60,9 @@ class Outbox(Protocol):
     def keep(self, parcel: Parcel, place: str) -> None:
         """Store a message in the open transaction of ``place``; it is sent when that commits."""
 
+    def keep_many(self, parcels: Sequence[Parcel], place: str) -> None:
+        """Store messages as :meth:`keep` does, all of them at once."""
+
     def rescue(self, parcel: Parcel, error: BaseException) -> None:
         """Store a message that the broker did not take; a relay sends it."""
 

@@ -84,6 +84,8 @@ def sender(app: Any, send_task: Callable[..., Any]) -> Callable[[Publication], A
         options = publication.options
         headers = options.pop("headers", None)
         options["headers"] = {**headers, HEADER: publication.header} if headers else {HEADER: publication.header}
+        if publication.gather is not None:
+            return publication.gather(publication, send)
         outbox = app.outbox
         if outbox is None or keeping.of_the_worker(publication) or options.get("connection") is not None:
             _refuse_without(outbox, publication)
