@@ -18,7 +18,7 @@ from orchestrator.contracts.options import Retries
 from orchestrator.contracts.outcome import Defer, PermanentError, RateLimited
 
 if TYPE_CHECKING:
-    from orchestrator.celery import OrchestratorApp, results
+    from orchestrator.celery import OrchestratorApp, bulk, results
     from orchestrator.engine.progress import progress
     from orchestrator.engine.task import OrchestratedTask, task
     from orchestrator.limits.outside import limiter
@@ -37,6 +37,7 @@ __all__ = [
     "RateLimit",
     "RateLimited",
     "Retries",
+    "bulk",
     "errors",
     "fencing",
     "limiter",
@@ -59,7 +60,7 @@ def __getattr__(name: str) -> Any:
         from orchestrator.limits.outside import limiter
 
         return limiter
-    if name in ("OrchestratorApp", "results"):
+    if name in ("OrchestratorApp", "bulk", "results"):
         from orchestrator import celery
 
         return getattr(celery, name)

@@ -25,6 +25,8 @@ from orchestrator.contracts.idempotency import TransactionalRecords
 from orchestrator.contracts.policy import Parts, PolicyStack
 from orchestrator.contracts.ports import Outbox
 from orchestrator.engine.app import EngineApp
+from orchestrator.engine.bulk import BATCH, Published
+from orchestrator.engine.bulk import bulk as _bulk
 from orchestrator.engine.publication import Dispatcher
 from orchestrator.engine.task import OrchestratedTask
 from orchestrator.policies.redaction import Redaction, cover
@@ -229,6 +231,21 @@ def results(task_ids: Iterable[str]) -> list[Any]:
     return get_app().results(task_ids)
 
 
+def bulk(signatures: Iterable[Any], *, batch_size: int = BATCH) -> Published:
+    """Publish signatures of any number, in batches, in constant memory.
+
+    Args:
+        signatures: taken as they are needed. Chains, groups and chords are published one by one, in their turn.
+        batch_size: messages that are sent in one call, all of them or none.
+
+    Returns:
+        the ids, in order, each made when it is asked for.
+    Raises:
+        BulkFailed: the broker did not take a batch; says what was sent, and can go on from there.
+    """
+    return _bulk(get_app(), signatures, batch_size)
+
+
 def named(key: str, path: str) -> Any:
     """Import what a key of ``ORCHESTRATOR`` names.
 
@@ -268,3 +285,4 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = ["DjangoOrchestratedTask", "OrchestratorApp", "get_app", "results"]
+__all__ = ["DjangoOrchestratedTask", "OrchestratorApp", "bulk", "get_app"]

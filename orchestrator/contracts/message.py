@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -48,6 +48,10 @@ class Publication:
     #: The caller's word on the outbox: None leaves it to the transaction, False sends at once, True or the alias
     #: of a database keeps the message there first.
     outbox: bool | str | None = None
+    #: Takes the publication, and what would send it, where many travel together; None: it is sent.
+    gather: Callable[[Publication, Callable[[Publication], Any]], Any] | None = None
+    #: Whether a policy has to hear at once that it was sent, so that it cannot wait for company.
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)

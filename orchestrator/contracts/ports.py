@@ -77,6 +77,9 @@ class Outbox(Protocol):
             the task id of a message that lies there already and makes this one a duplicate; this one is not stored.
         """
 
+    def keep_many(self, parcels: Sequence[Parcel], place: str) -> None:
+        """Store messages as :meth:`keep` does, all of them at once."""
+
     def rescue(self, parcel: Parcel, error: BaseException) -> None:
         """Store a message that the broker did not take; a relay sends it."""
 

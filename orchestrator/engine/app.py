@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +14,7 @@ from celery.backends.rpc import RPCBackend
 from orchestrator.contracts.message import Parcel, Publication, WireMessage
 from orchestrator.contracts.policy import PolicyStack
 from orchestrator.contracts.ports import Outbox
-from orchestrator.engine import keeping, publication, redispatch, undelivered
+from orchestrator.engine import keeping, posting, publication, redispatch, undelivered
 from orchestrator.engine.defaults import DEFAULTS
 from orchestrator.engine.quick import Quick
 from orchestrator.transport.inflight import Aside
@@ -179,6 +179,15 @@ class EngineApp(Celery):  # type: ignore[misc]  # Celery is untyped
         """
         send = self.stack.sender(lambda kept: keeping.send(self, kept, mark))
         send(parcel)
+
+    def send_kept_many(self, parcels: Sequence[tuple[Parcel, Mapping[str, str]]]) -> None:
+        """Send messages that the outbox kept, each with its mark, in one call where that can be done.
+
+        Raises:
+            BrokerUnavailable: the broker did not take them all, as far as is known.
+            PayloadUnreadable: there is nothing that could be sent.
+        """
+        posting.post(self, parcels)
 
     def decode(self, message: WireMessage) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:
         """Return ``(args, kwargs, embed)`` of a message.

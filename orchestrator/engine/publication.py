@@ -121,6 +121,8 @@ def sender(app: Any, send_task: Callable[..., Any]) -> Callable[[Publication], A
         options = publication.options
         headers = options.pop("headers", None)
         options["headers"] = {**headers, HEADER: publication.header} if headers else {HEADER: publication.header}
+        if publication.gather is not None:
+            return publication.gather(publication, send)
         outbox = app.outbox
         place = dispatch.place(publication)
         if place is not None:

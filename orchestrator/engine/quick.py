@@ -11,6 +11,7 @@ plan, and the message goes the ordinary way.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from celery import Celery, signals
@@ -175,8 +176,19 @@ class Quick:
         plan = filled.plan
         with self.lines.line() as line:
             if not line.was_sent(filled.task_id):
-                line.publish(plan.queue, letter(filled), enveloped(filled))
+                line.publish(plan.queue, ready(filled), enveloped(filled))
         return self.result(plan, publication)
+
+    def send_many(self, many: Sequence[Filled], event: Sequence[Any]) -> None:
+        """Send all of these or none; what an earlier try sent, without an answer, is not sent again.
+
+        Raises:
+            Failed: the broker did not take them, as far as is known.
+        """
+        with self.lines.line() as line:
+            left = [(filled.plan.queue, ready(filled)) for filled in many if not line.was_sent(filled.task_id)]
+            if left:
+                line.publish_many(left, event)
 
     def result(self, plan: Plan, publication: Publication) -> Any:
         """Return what Celery returns for a message that was sent."""
@@ -201,7 +213,7 @@ class Quick:
         return self._lines
 
 
-def letter(filled: Filled) -> Ready:
+def ready(filled: Filled) -> Ready:
     """Return a message as a line takes it."""
     return Ready(filled.task_id, filled.plan.ready, filled.text, filled.name, filled.delay_ms)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, overload
 
@@ -18,7 +18,7 @@ from orchestrator.contracts.deduplication import Deduplicate
 from orchestrator.contracts.idempotency import Idempotent
 from orchestrator.contracts.limits import Concurrency, RateLimit
 from orchestrator.contracts.options import Retries, check_options, check_sensitive_names
-from orchestrator.engine import execution, limits, redispatch
+from orchestrator.engine import bulk, execution, limits, redispatch
 
 #: Methods of Celery's Task that a declaration may replace; ``retry=`` or ``delay=`` would break the task.
 HOOKS = frozenset({"before_start", "on_success", "on_failure", "on_retry", "after_return", "on_replace", "shadow_name"})
@@ -108,30 +108,54 @@ class OrchestratedTask(redispatch.OurTask, Task):  # type: ignore[misc]  # Celer
         Raises:
             PublishFailed: the broker did not take the message, as far as is known.
         """
-        app = self._get_app()
+        made = None
+        if not producer and not link and not link_error:
+            made = self.publish_options(args, kwargs, {**options, "shadow": shadow} if shadow else options)
+        if made is None:
+            return super().apply_async(args, kwargs, task_id, producer, link, link_error, shadow, **options)
+        return self._get_app().send_task(self.name, args, kwargs, task_id=task_id, **made)
+
+    def publish_options(self, args: Any, kwargs: Any, options: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return what Celery's ``apply_async`` makes of its options, or None where only Celery knows.
+
+        Raises:
+            TypeError: the arguments do not fit the task.
+        """
         if (
             self._dump_pydantic_arguments is not None
             or (self.soft_time_limit and self.time_limit and self.soft_time_limit > self.time_limit)
-            or not app.quick.steady()
+            or not self._get_app().quick.steady()
         ):
-            return super().apply_async(args, kwargs, task_id, producer, link, link_error, shadow, **options)
+            return None
         if self.typing:
             self.__header__(*(args or ()), **(kwargs or {}))
-        options = {**self._get_exec_options(), **options}
-        options.setdefault("ignore_result", self.ignore_result)
-        return app.send_task(
-            self.name,
-            args,
-            kwargs,
-            task_id=task_id,
-            producer=producer,
-            link=link,
-            link_error=link_error,
-            result_cls=self.AsyncResult,
-            shadow=shadow or self.shadow_name(args, kwargs, options),
-            task_type=self,
-            **options,
-        )
+        made = {**self._get_exec_options(), "ignore_result": self.ignore_result, **options}
+        made["result_cls"], made["task_type"] = self.AsyncResult, self
+        if not made.get("shadow"):
+            made["shadow"] = self.shadow_name(args, kwargs, made)
+        return made
+
+    def bulk_options(self, args: Any, kwargs: Any, options: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return :meth:`publish_options`, or None where a subclass has its own ``apply_async``, which then is asked."""
+        own = type(self).apply_async is not OrchestratedTask.apply_async
+        return None if own else self.publish_options(args, kwargs, options)
+
+    def delay_many(self, arguments: Iterable[Any], *, batch_size: int = bulk.BATCH, **options: Any) -> bulk.Published:
+        """Publish this task once for each item, in batches, in constant memory.
+
+        Args:
+            arguments: of any length, taken as they are needed; each item is a tuple of positional or a dict of
+                named arguments.
+            batch_size: messages that are sent in one call, all of them or none.
+            options: as for ``apply_async``, the same for all.
+
+        Returns:
+            the ids, in order, each made when it is asked for.
+        Raises:
+            BulkFailed: the broker did not take a batch; says what was sent, and can go on from there.
+            InvalidOption: an item is no arguments.
+        """
+        return bulk.delay_many(self, arguments, batch_size, options)
 
     def retry(
         self, args: Any = None, kwargs: Any = None, exc: BaseException | None = None, throw: bool = True, **options: Any

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,7 +23,7 @@ from redis.exceptions import NoScriptError
 from redis.retry import Retry
 
 from orchestrator.stores.redis.scripts import Script
-from orchestrator.transport import sender
+from orchestrator.transport import delayed, sender, wire
 from orchestrator.transport.channel import Channel
 from orchestrator.transport.sender import Ready
 
@@ -141,6 +142,41 @@ class Line:
             script = sender.publish_script
             named, args = sender.publication(keys, call, message.list, queue.name, message.text, event=event)
         self._call(script, call, named, args, (queue,), (message.task_id,))
+
+    def prepared(
+        self,
+        body: bytes | str,
+        routing_key: str,
+        *,
+        content_type: str,
+        content_encoding: str,
+        headers: dict[str, Any],
+        properties: dict[str, Any],
+    ) -> Ready:
+        """Return a message for a queue as it is stored."""
+        channel = self.channel
+        message = channel.prepare_message(
+            body, properties.pop("priority", None), content_type, content_encoding, headers, properties
+        )
+        channel._inplace_augment_message(message, "", routing_key)
+        ready = channel.keys.ready(routing_key, channel.priority(channel._get_message_priority(message)))
+        left = delayed.seconds_left(headers, time.time())
+        waits = left > delayed.THRESHOLD
+        return Ready(
+            str(headers.get("id") or ""),
+            ready,
+            wire.text(message),
+            delayed.name_of(message) if waits else "",
+            int(left * 1000) if waits else 0,
+        )
+
+    def told(self, exchange: str, routing_key: str, body: str, headers: dict[str, Any]) -> tuple[str, str]:
+        """Return channel and text of something for all who listen to an exchange."""
+        channel = self.channel
+        message = channel.prepare_message(body, 0, "application/json", "utf-8", headers, {"delivery_mode": 1})
+        channel._inplace_augment_message(message, exchange, routing_key)
+        topic = channel._get_publish_topics(exchange, routing_key)[0]
+        return f"{channel.global_keyprefix}{topic}", wire.text(message)
 
     def publish_many(self, messages: Sequence[tuple[Any, Ready]], event: Sequence[Any] = ()) -> None:
         """Store all of these messages, each with its queue, or none.

@@ -1,8 +1,9 @@
 """A producer that is told how many tasks to send and answers how much CPU and time that took.
 
 ``python -m tests.benchmarks.producer MODULE QUEUE``: for each number on standard
-input, sends so many no-ops one by one and prints the seconds of CPU used and the
-seconds that passed. Ends at the end of its input, so it cannot outlive whoever started it.
+input, sends so many no-ops one by one, or all at once if ``at once`` stands behind the
+number, and prints the seconds of CPU used and the seconds that passed. Ends at the end of
+its input, so it cannot outlive whoever started it.
 """
 
 import sys
@@ -21,10 +22,14 @@ def main(module: str, queue: str) -> None:
     from tests.benchmarks.tasks import noop
 
     for line in sys.stdin:
-        count = int(line)
+        number, _, at_once = line.strip().partition(" ")
+        count = int(number)
         begun, begun_at = time.process_time(), time.perf_counter()
-        for _ in range(count):
-            noop.apply_async(queue=queue)
+        if at_once:
+            noop.delay_many((() for _ in range(count)), queue=queue)
+        else:
+            for _ in range(count):
+                noop.apply_async(queue=queue)
         print(time.process_time() - begun, time.perf_counter() - begun_at, flush=True)
 
 
