@@ -64,6 +64,7 @@ INSTALLED_APPS = [
     "orchestrator.schedules",
     "orchestrator.idempotency",
     "orchestrator.limits",
+    "orchestrator.guards",
     "orchestrator.console",
     "orchestrator.flower",
     "tasks",
