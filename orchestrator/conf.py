@@ -45,6 +45,7 @@ POLICIES = (
     "orchestrator.policies.outbox.SendOnce",
     "orchestrator.policies.idempotency.Idempotency",
     "orchestrator.policies.limits.Limits",
+    "orchestrator.policies.fairness.Fairness",
 )
 
 

@@ -15,8 +15,11 @@ from orchestrator.contracts.outcome import Reason, Verdict
 HEADER = "orchestrator"
 HEADER_VERSION = 1
 
+#: Field of our header: weight and tenant of a message, ``"1 acme"``, percent-encoded.
+FAIRNESS = "fairness"
+
 #: Fields of our header that a redriven message keeps.
-KEPT_BY_REDRIVE = ("idempotency_key",)
+KEPT_BY_REDRIVE = ("idempotency_key", FAIRNESS)
 
 #: Format version of a letter on its way to the database.
 LETTER_VERSION = 1

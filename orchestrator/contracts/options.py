@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.contracts.errors import InvalidOption, UnknownOption
+from orchestrator.contracts.fairness import check_fairness
 from orchestrator.contracts.idempotency import Idempotent
 from orchestrator.contracts.limits import check_limits
 
@@ -69,6 +70,8 @@ OPTIONS: Mapping[str, str] = {
     "sensitive": "a tuple of argument names",
     "bury_expired": "True or False",
     "idempotency": 'an Idempotent(key="…") value or None',
+    "fairness_key": 'a template such as "{tenant}", or a callable',
+    "fairness_weight": "a whole number, or a callable",
     "limits": "a list of RateLimit(...) and Concurrency(...) values",
 }
 
@@ -136,6 +139,8 @@ def check_options(
     if idempotency is not None and not isinstance(idempotency, Idempotent):
         raise InvalidOption(f"Task {task!r}: idempotency={idempotency!r} must be {OPTIONS['idempotency']}.")
     check_limits(task, given.get("limits", ()))
+    if "fairness_key" in given or "fairness_weight" in given:
+        check_fairness(task, given.get("fairness_key"), given.get("fairness_weight", 1))
     sensitive = given.get("sensitive", ())
     if isinstance(sensitive, str) or not all(isinstance(name, str) for name in sensitive):
         raise InvalidOption(f"Task {task!r}: sensitive={sensitive!r} must be {OPTIONS['sensitive']}.")

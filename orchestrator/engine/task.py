@@ -13,6 +13,7 @@ from celery import shared_task
 from celery.app.task import Task
 from celery.exceptions import Reject
 
+from orchestrator.contracts.fairness import check_names
 from orchestrator.contracts.idempotency import Idempotent
 from orchestrator.contracts.limits import Concurrency, RateLimit
 from orchestrator.contracts.options import Retries, check_options, check_sensitive_names
@@ -48,6 +49,9 @@ class OrchestratedTask(redispatch.OurTask, Task):  # type: ignore[misc]  # Celer
     idempotency: Idempotent | None = None
     #: How often and how many at once; see :class:`~orchestrator.RateLimit` and :class:`~orchestrator.Concurrency`.
     limits: Sequence[RateLimit | Concurrency] = ()
+    #: Template or callable that names the tenant of a call: queues are shared fairly among tenants, by weight.
+    fairness_key: str | Callable[..., str] | None = None
+    fairness_weight: int | Callable[..., int] = 1
     #: Whether a message that expired before it started is buried instead of dropped.
     bury_expired: bool = False
     #: Whether the task itself, not a setting, limits its time.
@@ -64,9 +68,15 @@ class OrchestratedTask(redispatch.OurTask, Task):  # type: ignore[misc]  # Celer
         check_options(name, declared, known=CELERY_OPTIONS, strict=False)
         cls.sensitive = tuple(cls.sensitive)
         cls.limits = tuple(cls.limits)
+        # A function in the class would become a method.
+        for option in ("fairness_key", "fairness_weight"):
+            if inspect.isfunction(vars(cls).get(option)):
+                setattr(cls, option, staticmethod(vars(cls)[option]))
         run = vars(cls).get("run")
         if run is not None:
-            _check_signature(name, getattr(run, "__func__", run), cls.sensitive, cls.idempotency, cls.limits)
+            _check_signature(
+                name, getattr(run, "__func__", run), cls.sensitive, cls.idempotency, cls.limits, cls.fairness_key
+            )
         if declared.get("time_limit") is not None or declared.get("soft_time_limit") is not None:
             # Told apart now: Celery fills these attributes from its settings when it binds the task.
             cls.declares_limits = True
@@ -109,9 +119,10 @@ def _check_signature(
     sensitive: tuple[str, ...],
     idempotency: Idempotent | None,
     limits: Sequence[RateLimit | Concurrency],
+    fairness_key: object,
 ) -> None:
     """Refuse names of arguments that a task's function does not have."""
-    if not sensitive and idempotency is None and not limits:
+    if not sensitive and idempotency is None and not limits and fairness_key is None:
         return
     parameters = list(inspect.signature(function).parameters.values())
     if sensitive and not any(p.kind is p.VAR_KEYWORD for p in parameters):
@@ -120,6 +131,7 @@ def _check_signature(
         idempotency.check(name, parameters, sensitive)
     for limit in limits:
         limit.check(name, parameters, sensitive)
+    check_names(name, fairness_key, parameters, sensitive)
 
 
 @overload
@@ -148,7 +160,8 @@ def task(*args: Any, **options: Any) -> Any:
         inherited = getattr(base, "sensitive", ()), getattr(base, "idempotency", None)
         sensitive, idempotency = options.get("sensitive", inherited[0]), options.get("idempotency", inherited[1])
         kept = options.get("limits", getattr(base, "limits", ()))
-        _check_signature(name, function, tuple(sensitive), idempotency, kept)
+        fairness_key = options.get("fairness_key", getattr(base, "fairness_key", None))
+        _check_signature(name, function, tuple(sensitive), idempotency, kept, fairness_key)
         return shared_task(**options)(function)
 
     if len(args) == 1 and callable(args[0]) and not options:
