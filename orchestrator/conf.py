@@ -47,6 +47,7 @@ POLICIES = (
     "orchestrator.policies.idempotency.Idempotency",
     "orchestrator.policies.breaker.Breaking",
     "orchestrator.policies.limits.Limits",
+    "orchestrator.policies.fairness.Fairness",
 )
 
 

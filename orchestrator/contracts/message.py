@@ -18,9 +18,11 @@ HEADER_VERSION = 1
 #: Field of our header: names what a delivery leads to (its retry, its deferral, what follows it), so that the same
 #: message, delivered again, does not publish that a second time.
 ONCE = "once"
+#: Field of our header: weight and tenant of a message, ``"1 acme"``, percent-encoded.
+FAIRNESS = "fairness"
 
 #: Fields of our header that a redriven message keeps.
-KEPT_BY_REDRIVE = ("idempotency_key",)
+KEPT_BY_REDRIVE = ("idempotency_key", FAIRNESS)
 
 #: Format version of a letter on its way to the database.
 LETTER_VERSION = 1

@@ -15,9 +15,11 @@ from celery.exceptions import Reject
 
 from orchestrator.contracts.breaker import Breaker
 from orchestrator.contracts.deduplication import Deduplicate
+from orchestrator.contracts.fairness import named_tenant
 from orchestrator.contracts.idempotency import Idempotent
 from orchestrator.contracts.limits import Concurrency, RateLimit
 from orchestrator.contracts.options import Retries, check_options, check_sensitive_names
+from orchestrator.contracts.templates import Template
 from orchestrator.engine import bulk, execution, limits, redispatch
 
 #: Methods of Celery's Task that a declaration may replace; ``retry=`` or ``delay=`` would break the task.
@@ -54,6 +56,9 @@ class OrchestratedTask(redispatch.OurTask, Task):  # type: ignore[misc]  # Celer
     breaker: Breaker | None = None
     #: How often and how many at once; see :class:`~orchestrator.RateLimit` and :class:`~orchestrator.Concurrency`.
     limits: Sequence[RateLimit | Concurrency] = ()
+    #: Template or callable that names the tenant of a call: queues are shared fairly among tenants, by weight.
+    fairness_key: str | Callable[..., str] | None = None
+    fairness_weight: int | Callable[..., int] = 1
     #: Whether a message that expired before it started is buried instead of dropped.
     bury_expired: bool = False
     #: Whether the task itself, not a setting, limits its time.
@@ -70,9 +75,13 @@ class OrchestratedTask(redispatch.OurTask, Task):  # type: ignore[misc]  # Celer
         check_options(name, declared, known=CELERY_OPTIONS, strict=False)
         cls.sensitive = tuple(cls.sensitive)
         cls.limits = tuple(cls.limits)
+        # A function in the class would become a method.
+        for option in ("fairness_key", "fairness_weight"):
+            if inspect.isfunction(vars(cls).get(option)):
+                setattr(cls, option, staticmethod(vars(cls)[option]))
         run = vars(cls).get("run")
         if run is not None:
-            keyed = (cls.idempotency, cls.deduplication, *cls.limits)
+            keyed = (cls.idempotency, cls.deduplication, named_tenant(cls.fairness_key), *cls.limits)
             _check_signature(name, getattr(run, "__func__", run), cls.sensitive, keyed)
         if declared.get("time_limit") is not None or declared.get("soft_time_limit") is not None:
             # Told apart now: Celery fills these attributes from its settings when it binds the task.
@@ -179,7 +188,7 @@ def _check_signature(
     name: str,
     function: Callable[..., Any],
     sensitive: tuple[str, ...],
-    keyed: Iterable[Idempotent | Deduplicate | RateLimit | Concurrency | None],
+    keyed: Iterable[Template | Idempotent | Deduplicate | RateLimit | Concurrency | None],
 ) -> None:
     """Refuse names of arguments that a task's function does not have."""
     declared = [option for option in keyed if option is not None]
@@ -217,6 +226,7 @@ def task(*args: Any, **options: Any) -> Any:
         check_options(name, options, known=known)
         sensitive = options.get("sensitive", getattr(base, "sensitive", ()))
         keyed = [options.get(option, getattr(base, option, None)) for option in ("idempotency", "deduplication")]
+        keyed.append(named_tenant(options.get("fairness_key", getattr(base, "fairness_key", None))))
         keyed += options.get("limits", getattr(base, "limits", ()))
         _check_signature(name, function, tuple(sensitive), keyed)
         return shared_task(**options)(function)

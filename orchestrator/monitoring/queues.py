@@ -20,7 +20,7 @@ from orchestrator.monitoring.reach import REDIS_SCHEMES, broker_url, redis_url
 from orchestrator.stores.redis.client import client
 from orchestrator.stores.redis.letters import letters_stream
 from orchestrator.stores.redis.presence import Presence
-from orchestrator.transport import delayed, inflight
+from orchestrator.transport import delayed, fairness, inflight
 from orchestrator.transport.keys import Keys
 
 
@@ -156,8 +156,12 @@ def _listed(connection: redis.Redis, name: str) -> QueueCount:
             pipe.llen(key)
             pipe.llen(ours.released(name, step))
         found = [int(size) for size in pipe.execute()]
-    # What waited for a limit and may start is ready, too.
-    sizes = [ready + released for ready, released in zip(found[::2], found[1::2], strict=True)]
+    # What waited for a limit and may start is ready, too, and what is sorted by tenants.
+    shared = fairness.counts(connection, ours, name)
+    sizes = [
+        ready + released + shared.get(step, 0)
+        for step, ready, released in zip(lists, found[::2], found[1::2], strict=True)
+    ]
     by_priority = {str(step): size for step, size in zip(lists, sizes, strict=True) if size}
     return QueueCount(name, sum(sizes), by_priority)
 

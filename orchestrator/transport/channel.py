@@ -14,7 +14,7 @@ from kombu.transport import virtual
 from kombu.utils.json import loads
 
 from orchestrator.contracts.limiting import Waiting
-from orchestrator.transport import parking, publishing, wire
+from orchestrator.transport import fairness, parking, publishing, wire
 from orchestrator.transport.buffer import Buffer, tag_of
 from orchestrator.transport.clients import Clients, refused_is_lost
 from orchestrator.transport.inflight import Claimed
@@ -79,6 +79,9 @@ class Channel(Clients):
     def _queue_bind(self, *args: Any, **kwargs: Any) -> None:
         with refused_is_lost():
             super()._queue_bind(*args, **kwargs)
+
+    def _purge(self, queue: str) -> int:
+        return int(super()._purge(queue)) + fairness.purge(self.raw, self.keys, queue)
 
     # --- consuming ----------------------------------------------------------------
 
@@ -149,6 +152,8 @@ class Channel(Clients):
         tag = tag_of(claimed)
         message["properties"]["delivery_tag"] = tag
         headers = message.get("headers")
+        if isinstance(headers, dict):
+            self.office.fair.notice(claimed.queue, headers)
         name = headers.get("task") if isinstance(headers, dict) else None
         if isinstance(name, str) and not message["headers"].get("eta"):
             self.ledger.started(tag, name)

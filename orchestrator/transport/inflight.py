@@ -14,7 +14,7 @@ from orchestrator.transport import parking
 from orchestrator.transport.keys import MARK, MARKER_MS, SEPARATOR, STEPS, Keys
 
 _PACKAGE = "orchestrator.transport.scripts"
-_claim = Script("claim", package=_PACKAGE)
+_claim = Script("fair", "claim", package=_PACKAGE)
 _give_back = Script("give_back", package=_PACKAGE)
 _renew = Script("renew", package=_PACKAGE)
 _recover = Script("recover", package=_PACKAGE)

@@ -74,6 +74,11 @@ class Keys:
         return f"{self.ours}paused"
 
     @property
+    def fair(self) -> str:
+        """SET of queues that are shared fairly among tenants."""
+        return f"{self.ours}fair"
+
+    @property
     def aside(self) -> str:
         """LIST of messages that cannot be delivered, on their way to the inbox."""
         return f"{self.ours}aside"

@@ -13,6 +13,7 @@ import redis
 
 from orchestrator import conf
 from orchestrator.transport import delayed, inflight, parking
+from orchestrator.transport.fairness import FairQueues
 from orchestrator.transport.heartbeat import ROUND, Heartbeat
 from orchestrator.transport.inflight import Aside
 from orchestrator.transport.keys import Keys
@@ -30,6 +31,7 @@ class Office:
         self.keys = keys
         self.client = client
         self.ledger = Ledger(client, keys, lease=settings.lease_seconds, companion=_companion, witness=_witness)
+        self.fair = FairQueues(client, keys)
         self._max_deliveries = settings.max_deliveries
         self._lease = settings.lease_seconds
         self._consumers = 0

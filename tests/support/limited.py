@@ -71,3 +71,10 @@ def forget() -> None:
     for pattern in ("limit:*", "limits:*", "parked:*"):
         for key in client.keys(f"orchestrator:{pattern}"):
             client.delete(key)
+
+
+@task(ignore_result=True, fairness_key="{tenant}")
+def shared(key: str, tenant: str, seconds: float = 0.0) -> None:
+    """Share a queue fairly with other tenants."""
+    time.sleep(seconds)
+    far_side.record(key)
