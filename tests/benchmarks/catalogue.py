@@ -65,6 +65,7 @@ def benchmarks() -> dict[str, Callable[[Budget], Result]]:
         memory_per_message,
         overhead,
         policies,
+        results,
         throughput,
     )
 
@@ -76,4 +77,6 @@ def benchmarks() -> dict[str, Callable[[Budget], Result]]:
         "memory_per_message": memory_per_message.run,
         "latency": latency.run,
         "policies": policies.run,
+        "results_postgresql": results.on_postgresql,
+        "results_sqlite": results.on_sqlite,
     }

@@ -16,6 +16,7 @@ from django.db import Error as DatabaseFailure
 from django.db import connections
 
 from orchestrator import conf
+from orchestrator.celery import get_app
 from orchestrator.contracts.errors import ConfigurationError, StoreUnavailable
 from orchestrator.deadletters import services
 from orchestrator.deadletters.drain import Drain, source
@@ -23,8 +24,8 @@ from orchestrator.idempotency import retention as idempotency
 from orchestrator.limits import services as limits
 from orchestrator.monitoring import delayed
 from orchestrator.outbox import services as outbox
+from orchestrator.runs import chords, retention
 from orchestrator.runs import drain as results
-from orchestrator.runs import retention
 from orchestrator.runs.outgoing import store
 from orchestrator.stores.redis.presence import SHOW_EVERY, Presence
 
@@ -38,6 +39,8 @@ RESUME_EVERY = 3.0
 MOVE_EVERY = 0.5
 #: Seconds between two looks at whether Redis knows the limits that people changed.
 REPAIR_EVERY = 5.0
+#: Seconds between two looks for chords whose last member could not look itself.
+CHORDS_EVERY = 5.0
 #: Seconds between two rounds of retention.
 PRUNE_EVERY = 3600.0
 #: Seconds between tries while a store is away: the first, and the longest.
@@ -199,6 +202,7 @@ def _run(drain: Drain, batch: int, show: Callable[[], int]) -> None:
         letters,
         Duty("Delayed messages", delayed.keep_moving, every=MOVE_EVERY),
         Duty("Results", _results()),
+        Duty("Chords", lambda: chords.look_again(get_app()), every=CHORDS_EVERY),
         Duty("Outbox", outbox.sweep),
         Duty("Changed limits", limits.repair, every=REPAIR_EVERY),
         Duty("Redrives", services.resume_interrupted, every=RESUME_EVERY),
