@@ -101,6 +101,8 @@ class Settings:
     limits_fail: str = "closed"
     #: Seconds of waiting that make up for one step of priority, among messages that wait for a limit; None for never.
     aging_seconds: float | None = 60.0
+    #: Share of claims that begin with the lowest priority, so that higher ones cannot starve it; 0 for never.
+    low_priority_share: float = 0.05
     #: Where the Flower of this project is reached, for links; empty shows none.
     flower_url: str = ""
     #: What a scraper of Flower's /metrics sends as ``Authorization: Bearer``; empty asks for a login instead.
@@ -171,6 +173,9 @@ def _check_outbox(parsed: Settings) -> None:
 def _check_limits(parsed: Settings) -> None:
     if parsed.limits_fail not in ("closed", "open"):
         raise InvalidOption(f"ORCHESTRATOR['LIMITS_FAIL'] = {parsed.limits_fail!r}: give 'closed' or 'open'.")
+    share = parsed.low_priority_share
+    if not isinstance(share, int | float) or isinstance(share, bool) or not 0 <= share <= 0.5:
+        raise InvalidOption(f"ORCHESTRATOR['LOW_PRIORITY_SHARE'] = {share!r}: give a share from 0 to 0.5.")
     aging = parsed.aging_seconds
     if aging is not None and (not isinstance(aging, int | float) or isinstance(aging, bool) or aging <= 0):
         raise InvalidOption(

@@ -35,10 +35,10 @@ ACK_DELAY = 0.02
 class Ledger:
     """Safe for several threads. Errors of calls that talk to the broker are redis-py's."""
 
-    def __init__(self, client: redis.Redis, keys: Keys, *, lease: float) -> None:
+    def __init__(self, client: redis.Redis, keys: Keys, *, lease: float, low_share: float = 0.0) -> None:
         self.client = client
         self.keys = keys
-        self.lease = lease
+        self.lease, self.low_share = lease, low_share
         self.pid = os.getpid()
         self.lock = threading.RLock()
         #: Set when something waits for the heartbeat thread.
@@ -60,7 +60,7 @@ class Ledger:
     def _begin(self) -> None:
         """Take a new name, under which nothing is held yet."""
         self.owner = f"{socket.gethostname()}:{self.pid}:{uuid.uuid4().hex[:12]}"
-        self.inflight = InFlight(self.client, self.keys, self.owner, self.lease)
+        self.inflight = InFlight(self.client, self.keys, self.owner, self.lease, self.low_share)
 
     # --- looks ------------------------------------------------------------------
 
