@@ -113,6 +113,8 @@ class Settings:
     limits_fail: str = "closed"
     #: Seconds of waiting that make up for one step of priority, among messages that wait for a limit; None for never.
     aging_seconds: float | None = 60.0
+    #: Share of claims that begin with the lowest priority, so that higher ones cannot starve it; 0 for never.
+    low_priority_share: float = 0.05
     #: Where the Flower of this project is reached, for links; empty shows none.
     flower_url: str = ""
     #: What a scraper of Flower's /metrics sends as ``Authorization: Bearer``; empty asks for a login instead.
@@ -188,6 +190,7 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
         lambda value: value is None or (_number(value, 0) and value > 0),
         "seconds above 0, or None for strict priorities",
     ),
+    (("low_priority_share",), lambda value: _number(value, 0) and value <= 0.5, "a share from 0 to 0.5"),
     (
         ("message_limit_bytes",),
         lambda value: _whole(value, SMALLEST_MESSAGE_LIMIT),

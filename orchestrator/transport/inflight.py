@@ -70,16 +70,20 @@ class Aside:
 class InFlight:
     """One owner's calls. Errors are redis-py's."""
 
-    def __init__(self, client: redis.Redis, keys: Keys, owner: str, lease: float) -> None:
+    def __init__(self, client: redis.Redis, keys: Keys, owner: str, lease: float, low_share: float = 0.0) -> None:
         """Name the owner; nothing is stored before its first claim.
 
         Args:
             lease: seconds after the last sign of life at which its messages go to others.
+            low_share: share of claims that begin with the lowest priority.
         """
         self.client = client
         self.keys = keys
         self.owner = owner
         self._lease_ms = int(lease * 1000)
+        self._claims = 0
+        # After so many claims one begins with the lowest priority: none starves, however much comes before it.
+        self._every = round(1 / low_share) if low_share else 0
         self._mine = keys.inflight(owner)
 
     def turn(self, queues: Sequence[str], serial: int, want: int, acks: Sequence[int]) -> Turn:
@@ -90,9 +94,11 @@ class InFlight:
             serial: the last one that was used; claims get the following ones.
         """
         keys = self.keys
+        self._claims += 1 if want else 0
+        upside_down = bool(want and self._every and not self._claims % self._every)
         lists = [
             (name(queue, step), number)
-            for step in STEPS
+            for step in (reversed(STEPS) if upside_down else STEPS)
             for number, queue in enumerate(queues, 1)
             for name in (keys.released, keys.ready)
         ]

@@ -67,13 +67,14 @@ class Ledger:
         keys: Keys,
         *,
         lease: float,
+        low_share: float = 0.0,
         companion: Companion | None = None,
         witness: Witness | None = None,
     ) -> None:
         self.client = client
         self._witness = witness
         self.keys = keys
-        self.lease = lease
+        self.lease, self.low_share = lease, low_share
         self.companion = companion or Nobody()
         self.pid = os.getpid()
         self.lock = threading.RLock()
@@ -96,7 +97,7 @@ class Ledger:
     def _begin(self) -> None:
         """Take a new name, under which nothing is held yet."""
         self.owner = f"{socket.gethostname()}:{self.pid}:{uuid.uuid4().hex[:12]}"
-        self.inflight = InFlight(self.client, self.keys, self.owner, self.lease)
+        self.inflight = InFlight(self.client, self.keys, self.owner, self.lease, self.low_share)
         if self._witness is not None:
             self._witness.begins(self.owner)
 

@@ -30,7 +30,14 @@ class Office:
         settings = conf.settings()
         self.keys = keys
         self.client = client
-        self.ledger = Ledger(client, keys, lease=settings.lease_seconds, companion=_companion, witness=_witness)
+        self.ledger = Ledger(
+            client,
+            keys,
+            lease=settings.lease_seconds,
+            low_share=settings.low_priority_share,
+            companion=_companion,
+            witness=_witness,
+        )
         self.fair = FairQueues(client, keys)
         self._max_deliveries = settings.max_deliveries
         self._lease = settings.lease_seconds

@@ -61,6 +61,7 @@ def benchmarks() -> dict[str, Callable[[Budget], Result]]:
     from tests.benchmarks import (
         bulk_enqueue,
         delay_one_by_one,
+        fairness,
         latency,
         memory_per_message,
         overhead,
@@ -79,4 +80,5 @@ def benchmarks() -> dict[str, Callable[[Budget], Result]]:
         "policies": policies.run,
         "results_postgresql": results.on_postgresql,
         "results_sqlite": results.on_sqlite,
+        "fairness": fairness.run,
     }

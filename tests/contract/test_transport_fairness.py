@@ -213,3 +213,14 @@ def test_order_within_a_tenant_is_the_callers(client: redis.Redis, mine: InFligh
     order = [name for _ in range(10) for name in take(mine, numbers, 16)]
     assert by("a") == [f"a{number}" for number in range(len(by("a")))]
     assert by("b") == [f"b{number}" for number in range(40)]
+
+
+def test_the_lowest_priority_gets_its_share_of_claims(client: redis.Redis) -> None:
+    """Higher ones come first, but one claim in so many begins at the other end."""
+    put(client, "", *range(20))
+    put(client, "", *(f"-urgent{number}" for number in range(20)), step=9)
+    sharing, numbers = InFlight(client, KEYS, "me", LEASE, low_share=0.25), itertools.count()
+    order = [name for _ in range(16) for name in take(sharing, numbers)]
+    assert [place for place, name in enumerate(order, 1) if "urgent" not in name] == [4, 8, 12, 16]
+    strict = InFlight(client, KEYS, "strict", LEASE)
+    assert all("urgent" in name for _ in range(8) for name in take(strict, numbers))
