@@ -13,11 +13,12 @@ import redis
 
 from orchestrator import conf
 from orchestrator.transport import delayed, inflight, parking
+from orchestrator.transport.companion import Companion
 from orchestrator.transport.fairness import FairQueues
 from orchestrator.transport.heartbeat import ROUND, Heartbeat
 from orchestrator.transport.inflight import Aside
 from orchestrator.transport.keys import Keys
-from orchestrator.transport.ledger import Companion, Ledger
+from orchestrator.transport.ledger import Ledger
 from orchestrator.transport.witness import Witness
 
 logger = logging.getLogger("orchestrator.transport")
