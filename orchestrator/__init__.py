@@ -15,7 +15,7 @@ from orchestrator.contracts.options import Retries
 from orchestrator.contracts.outcome import Defer, PermanentError
 
 if TYPE_CHECKING:
-    from orchestrator.celery import OrchestratorApp
+    from orchestrator.celery import OrchestratorApp, results
     from orchestrator.engine.progress import progress
     from orchestrator.engine.task import OrchestratedTask, task
 
@@ -31,6 +31,7 @@ __all__ = [
     "errors",
     "fencing",
     "progress",
+    "results",
     "task",
 ]
 
@@ -44,8 +45,8 @@ def __getattr__(name: str) -> Any:
         from orchestrator.engine.progress import progress
 
         return progress
-    if name == "OrchestratorApp":
-        from orchestrator.celery import OrchestratorApp
+    if name in ("OrchestratorApp", "results"):
+        from orchestrator import celery
 
-        return OrchestratorApp
+        return getattr(celery, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

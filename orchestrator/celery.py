@@ -176,6 +176,19 @@ def get_app() -> OrchestratorApp:
     return app
 
 
+def results(task_ids: Iterable[str]) -> list[Any]:
+    """Return an ``AsyncResult`` for each id, in order, with all states fetched at once::
+
+        done = [result.id for result in results(ids) if result.state == "SUCCESS"]
+
+    See :meth:`~orchestrator.engine.app.EngineApp.results`.
+
+    Raises:
+        DatabaseError: the database cannot be asked.
+    """
+    return get_app().results(task_ids)
+
+
 def named(key: str, path: str) -> Any:
     """Import what a key of ``ORCHESTRATOR`` names.
 
@@ -206,4 +219,4 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-__all__ = ["DjangoOrchestratedTask", "OrchestratorApp", "get_app"]
+__all__ = ["DjangoOrchestratedTask", "OrchestratorApp", "get_app", "results"]

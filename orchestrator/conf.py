@@ -86,6 +86,8 @@ class Settings:
     open_letters_days: int | None = None
     #: Days that results of successful runs are kept; None keeps them.
     results_days: int | None = 30
+    #: Results that may wait in Redis for a relay; beyond, workers write some themselves. 0 writes each at once.
+    results_waiting: int = 50_000
     #: Seconds after which a redrive that was cut off half-way is taken up again.
     redrive_resume_seconds: float = 10.0
     #: Whether messages published inside a transaction are kept in the database until it commits. True: in the
@@ -131,6 +133,10 @@ def parse(raw: Mapping[str, Any]) -> Settings:
             raise InvalidOption(
                 f"ORCHESTRATOR[{name.upper()!r}] = {value!r}: give whole days, 1 or more, or None to keep for ever."
             )
+    if not isinstance(parsed.results_waiting, int) or parsed.results_waiting < 0:
+        raise InvalidOption(
+            f"ORCHESTRATOR['RESULTS_WAITING'] = {parsed.results_waiting!r}: give a whole number of results, 0 or more."
+        )
     needed = ("app", "key_prefix", "letterbox", "transactional_records")
     for name in (*needed, "state_url", "flower_url", "metrics_token"):
         value = getattr(parsed, name)

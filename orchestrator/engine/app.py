@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -57,6 +57,31 @@ class EngineApp(Celery):  # type: ignore[misc]  # Celery is untyped
             InvalidOption: the outbox cannot do what was asked for.
         """
         return self._publish(publication.describe(self, name, args, kwargs, rest, options))
+
+    @cached_property
+    def ResultSet(self) -> Any:
+        """Class of sets of results, which are read together."""
+        return self.subclass_with_self("orchestrator.engine.results:Together", name="ResultSet")
+
+    @cached_property
+    def GroupResult(self) -> Any:
+        """Class of results of groups, which are read together."""
+        return self.subclass_with_self("orchestrator.engine.results:TogetherGroup", name="GroupResult")
+
+    def results(self, task_ids: Iterable[str]) -> list[Any]:
+        """Return an ``AsyncResult`` for each id, in order; the first look at each costs nothing more.
+
+        With our result backend all states are fetched at once, as they are now: what is looked at a second later,
+        or a second time and has not ended, is asked for again.
+
+        Raises:
+            DatabaseError: the database cannot be asked.
+        """
+        ids = [str(task_id) for task_id in task_ids]
+        prefetch = getattr(self.backend, "prefetch", None)
+        if prefetch is not None:
+            prefetch(ids)
+        return [self.AsyncResult(task_id) for task_id in ids]
 
     def _task_from_fun(self, fun: Any, name: str | None = None, base: Any = None, **options: Any) -> Any:
         """Register a function; a base class of somebody else's is combined with ours."""

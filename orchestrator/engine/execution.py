@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -31,6 +32,7 @@ def execute(task: Any, request: Any, args: tuple[Any, ...], kwargs: dict[str, An
     chain = _chain(task, header)
     # What is published while this is set is published by the body; before and after, by the worker for itself.
     request.in_body = True
+    request.orchestrator_started = time.time()
     try:
         if chain is None:
             return task.body(*args, **kwargs)

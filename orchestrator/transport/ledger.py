@@ -15,6 +15,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
+from typing import Protocol
 
 import redis
 
@@ -29,15 +30,40 @@ logger = logging.getLogger("orchestrator.transport")
 ACKS = 64
 #: Seconds after which they are sent at the latest.
 ACK_DELAY = 0.02
+#: Seconds to wait for a companion that could not be made safe.
+COMPANION_PAUSE = 0.2
+
+
+class Companion(Protocol):
+    """What has to be safe before the acknowledgements that belong to it are."""
+
+    def due(self) -> float:
+        """Return the time on the monotonic clock at which it wants to be sent at the latest; infinity for never."""
+
+    def flush(self) -> bool:
+        """Make all of it safe. False, and no exception, if that cannot be done now: acknowledgements wait."""
+
+
+class Nobody:
+    """No companion."""
+
+    def due(self) -> float:
+        """Never."""
+        return float("inf")
+
+    def flush(self) -> bool:
+        """There is nothing to be made safe."""
+        return True
 
 
 class Ledger:
     """Safe for several threads. Errors of calls that talk to the broker are redis-py's."""
 
-    def __init__(self, client: redis.Redis, keys: Keys, *, lease: float) -> None:
+    def __init__(self, client: redis.Redis, keys: Keys, *, lease: float, companion: Companion | None = None) -> None:
         self.client = client
         self.keys = keys
         self.lease = lease
+        self.companion = companion or Nobody()
         self.pid = os.getpid()
         self.lock = threading.RLock()
         #: Set when something waits for the heartbeat thread.
@@ -69,7 +95,7 @@ class Ledger:
     def next_need(self) -> float:
         """Return the time on the monotonic clock at which the heartbeat must act; infinity for never."""
         with self.lock:
-            needs = [float("inf")]
+            needs = [self.companion.due()]
             if self._acks:
                 needs.append(self._acks_since + ACK_DELAY)
             needs += [buffer.moved_at + STUCK for buffer in self._buffers if buffer]
@@ -99,7 +125,7 @@ class Ledger:
         with self.lock:
             self._send_returns()
             serial, self._serial = self._serial, self._serial + want
-            acks = self._acks[:ACKS]
+            acks = self._acks[:ACKS] if self._acks and self._safe() else []
             try:
                 turn = self.inflight.turn(queues, serial, want, acks)
             except redis.RedisError:
@@ -159,7 +185,7 @@ class Ledger:
         """Send all that the broker has not been told."""
         with self.lock:
             self._send_returns()
-            while self._acks:
+            while self._safe() and self._acks:
                 acks = self._acks[:ACKS]
                 turn = self.inflight.turn((), self._serial, 0, acks)
                 self._sent(acks, turn.acknowledged)
@@ -172,7 +198,8 @@ class Ledger:
     def flush_if_due(self) -> None:
         """Send acknowledgements that have waited long enough."""
         with self.lock:
-            if self._returning or (self._acks and time.monotonic() >= self._acks_since + ACK_DELAY):
+            now = time.monotonic()
+            if self._returning or (self._acks and now >= self._acks_since + ACK_DELAY) or now >= self.companion.due():
                 self.flush()
 
     def give_back(self, tags: Iterable[str]) -> None:
@@ -262,6 +289,14 @@ class Ledger:
         self._begin()
 
     # --- details ------------------------------------------------------------------
+
+    def _safe(self) -> bool:
+        """Whether what belongs to the acknowledgements is safe, so that they may go."""
+        if self.companion.flush():
+            return True
+        # Asked again soon, but not at once.
+        self._acks_since = time.monotonic() + COMPANION_PAUSE
+        return False
 
     def _sent(self, acks: list[int], acknowledged: int) -> None:
         del self._acks[: len(acks)]

@@ -16,7 +16,7 @@ from orchestrator.transport import delayed, inflight
 from orchestrator.transport.heartbeat import ROUND, Heartbeat
 from orchestrator.transport.inflight import Aside
 from orchestrator.transport.keys import Keys
-from orchestrator.transport.ledger import Ledger
+from orchestrator.transport.ledger import Companion, Ledger
 
 logger = logging.getLogger("orchestrator.transport")
 
@@ -28,11 +28,16 @@ class Office:
         settings = conf.settings()
         self.keys = keys
         self.client = client
-        self.ledger = Ledger(client, keys, lease=settings.lease_seconds)
+        self.ledger = Ledger(client, keys, lease=settings.lease_seconds, companion=_companion)
         self._max_deliveries = settings.max_deliveries
         self._lease = settings.lease_seconds
         self._consumers = 0
         self._heartbeat = Heartbeat(self.ledger, self.duties, lambda: self._consumers > 0 or self.ledger.busy)
+
+    @property
+    def attended(self) -> bool:
+        """Whether somebody consumes, so that what is gathered here is sent in time."""
+        return self._consumers > 0
 
     def open(self) -> None:
         """A channel begins to consume."""
@@ -75,6 +80,25 @@ def duties(client: redis.Redis, keys: Keys, lease: float, max_deliveries: int) -
     moved, left = delayed.move_due(client, keys)
     _bury_aside(client, keys)
     return 0.0 if moved >= delayed.BATCH else min(left, ROUND)
+
+
+_companion: Companion | None = None
+
+
+def accompany(companion: Companion) -> None:
+    """Say what has to be safe before acknowledgements of this process are; known to ledgers made from then on."""
+    global _companion  # noqa: PLW0603 - one a process
+    _companion = companion
+    for one in list(_offices.values()):
+        one.ledger.companion = companion
+
+
+def hurry() -> bool:
+    """Tell the heartbeats that the companion has something to send; False if nobody would send it."""
+    attended = [one for one in list(_offices.values()) if one.attended]
+    for one in attended:
+        one.ledger.attention.set()
+    return bool(attended)
 
 
 _bury: Callable[[Aside], None] | None = None

@@ -16,14 +16,15 @@ from django.db import Error as DatabaseFailure
 from django.db import connections
 
 from orchestrator import conf
-from orchestrator.celery import get_app
 from orchestrator.contracts.errors import ConfigurationError, StoreUnavailable
 from orchestrator.deadletters import services
 from orchestrator.deadletters.drain import Drain, source
 from orchestrator.idempotency import retention as idempotency
 from orchestrator.monitoring import delayed
 from orchestrator.outbox import services as outbox
-from orchestrator.runs import retention, spool
+from orchestrator.runs import drain as results
+from orchestrator.runs import retention
+from orchestrator.runs.outgoing import store
 from orchestrator.stores.redis.presence import SHOW_EVERY, Presence
 
 logger = logging.getLogger("orchestrator.relay")
@@ -182,11 +183,8 @@ def _sign(presence: Presence, name: str) -> Callable[[], int]:
 
 
 def _results() -> Callable[[], int]:
-    """Return what writes results that waited in Redis while the database was away."""
-    backend = get_app().backend
-    if not hasattr(backend, "write_spooled"):
-        return lambda: 0  # the project keeps its results elsewhere; nothing of ours waits
-    return spool.Drain(backend)
+    """Return what writes results that wait in Redis."""
+    return lambda: results.drain(store())
 
 
 def _run(drain: Drain, batch: int, show: Callable[[], int]) -> None:
