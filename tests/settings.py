@@ -39,3 +39,5 @@ if grace := env.float("ORCHESTRATOR_TEST_OUTBOX_GRACE", default=0):
     ORCHESTRATOR["OUTBOX_GRACE_SECONDS"] = grace
 if deliveries := env.int("ORCHESTRATOR_TEST_DELIVERIES", default=0):
     ORCHESTRATOR["MAX_DELIVERIES"] = deliveries
+if (waiting := env.int("ORCHESTRATOR_TEST_RESULTS_WAITING", default=-1)) >= 0:
+    ORCHESTRATOR["RESULTS_WAITING"] = waiting

@@ -24,7 +24,11 @@ def batch(store: ResultStore, limit: int = BATCH) -> int:
     """
     records = store.take(limit)
     if records:
-        store.settle(rows.write(records))
+        try:
+            store.settle(rows.write(records))
+        except rows.DATABASE_DOWN:
+            store.give_back(records)
+            raise
     return len(records)
 
 

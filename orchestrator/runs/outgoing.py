@@ -65,7 +65,7 @@ class Outgoing:
         Raises:
             StoreUnavailable: an end that neither Redis nor the database took.
         """
-        if gather and office.hurry():
+        if gather and self._limit and office.hurry():
             if self._waiting > self._limit:
                 self._write_some()
             self._gather(record)

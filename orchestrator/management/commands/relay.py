@@ -29,8 +29,8 @@ from orchestrator.stores.redis.presence import SHOW_EVERY, Presence
 
 logger = logging.getLogger("orchestrator.relay")
 
-#: Seconds to wait for a letter before looking at the other duties.
-WAIT = 0.5
+#: Seconds to wait for a letter before looking at the other duties: while there is nothing to do, and while there is.
+WAIT, BUSY_WAIT = 0.5, 0.05
 #: Seconds between two looks at redrives that were cut off.
 RESUME_EVERY = 3.0
 #: Seconds between two looks at what is due; workers look as well, so this is for times without any.
@@ -190,7 +190,8 @@ def _results() -> Callable[[], int]:
 def _run(drain: Drain, batch: int, show: Callable[[], int]) -> None:
     stop = Stop()
     stop.listen()
-    letters = Duty("Letters", lambda: drain(batch, WAIT))
+    busy = False
+    letters = Duty("Letters", lambda: drain(batch, BUSY_WAIT if busy else WAIT))
     duties = (
         letters,
         Duty("Delayed messages", delayed.keep_moving, every=MOVE_EVERY),
@@ -204,10 +205,12 @@ def _run(drain: Drain, batch: int, show: Callable[[], int]) -> None:
     )
     logger.info("Relay ready.")
     while not stop.asked:
+        done = 0
         for duty in duties:
-            duty()
+            done += duty()
             if stop.asked:
                 break
+        busy = done > 0
         # Only while the letters' store is away: else the drain itself waits for the next letter.
         stop.wait(max(0.0, min(WAIT, letters.due - time.monotonic())))
     logger.info("Relay ended in order.")

@@ -101,6 +101,17 @@ class ResultStore:
             keys = [self.records, self.index]
             self._ask(lambda connection: _settle(connection, keys=keys, args=arguments))
 
+    def give_back(self, records: Iterable[Record]) -> None:
+        """Let records that were taken, and not written, be taken again at once.
+
+        Raises:
+            StoreUnavailable: Redis cannot be asked; they come again when the lease is over.
+        """
+        # No record has this token: each seems to have changed.
+        arguments = [text for record in records for text in (record.task_id, "-")]
+        keys = [self.records, self.index]
+        self._ask(lambda connection: _settle(connection, keys=keys, args=arguments))
+
     def read(self, task_ids: Sequence[str]) -> Mapping[str, Record]:
         """Return what waits for some tasks, by id.
 
