@@ -22,6 +22,7 @@ class Kind(enum.StrEnum):
     """What a state says, in one letter of the record's head."""
 
     WAITING = "W"
+    STARTED = "A"
     BUSY = "B"
     RETRYING = "R"
     FAILED = "F"
@@ -38,6 +39,7 @@ _KINDS: Mapping[str, Kind] = {
     DELAYED: Kind.WAITING,
     "PENDING": Kind.WAITING,
     "RECEIVED": Kind.WAITING,
+    "STARTED": Kind.STARTED,
     "RETRY": Kind.RETRYING,
     "SUCCESS": Kind.SUCCEEDED,
     "FAILURE": Kind.FAILED,
@@ -50,14 +52,18 @@ def kind_of(status: str) -> Kind:
     return _KINDS.get(status, Kind.BUSY)
 
 
-def is_news(old: tuple[Kind, int], new: tuple[Kind, int]) -> bool:
-    """Return whether a report, by kind and retries, replaces what is known.
+#: Kind, retries and start of a report: what decides between two. Retries are -1, a start 0, if it does not tell.
+Standing = tuple[Kind, int, float]
+
+
+def is_news(old: Standing, new: Standing) -> bool:  # noqa: PLR0911 - one line a rule
+    """Return whether a report replaces what is known.
 
     A success stands. Any other end replaces what is no success. A report of an earlier attempt never replaces one
-    of a later attempt, nor the start of an attempt the retry that it ended in; after a failure a new run is shown.
-    Retries below 0 mean that the reporter does not know; then it replaces all but ends.
+    of a later attempt, nor the start of an attempt what it came to; after a failure, and after a process died, a new
+    run is shown. Who does not know the attempt replaces all but ends.
     """
-    (old_kind, old_retries), (kind, retries) = old, new
+    (old_kind, old_retries, old_started), (kind, retries, started) = old, new
     if Kind.SUCCEEDED in (old_kind, kind):
         return kind is Kind.SUCCEEDED
     if kind is Kind.FAILED:
@@ -66,13 +72,20 @@ def is_news(old: tuple[Kind, int], new: tuple[Kind, int]) -> bool:
         return old_kind is Kind.WAITING
     if retries < 0 <= old_retries:
         return old_kind is not Kind.FAILED
-    if retries != old_retries:
-        return retries > old_retries
-    return kind is Kind.RETRYING or old_kind is not Kind.RETRYING
+    if retries == old_retries:
+        if kind is Kind.STARTED and old_kind is Kind.BUSY:
+            return started > old_started
+        return kind is Kind.RETRYING or old_kind is not Kind.RETRYING
+    return retries > old_retries
 
 
 def _token() -> str:
     return secrets.token_hex(4)
+
+
+def is_end(raw: bytes) -> bool:
+    """Return whether a stored form ends an attempt."""
+    return raw[2:3] in b"RFS"
 
 
 @dataclass(slots=True)
@@ -95,9 +108,9 @@ class Record:
     token: str = field(default_factory=_token)
 
     @property
-    def standing(self) -> tuple[Kind, int]:
+    def standing(self) -> Standing:
         """What :func:`is_news` compares."""
-        return kind_of(self.status), self.retries
+        return kind_of(self.status), self.retries, self.started or 0.0
 
     def dumps(self) -> bytes:
         """Return the stored form: a head that Lua reads (version, kind, retries, start, token), then JSON."""

@@ -26,6 +26,7 @@ from orchestrator.engine import (
     inspection,  # noqa: F401  (replaces two answers of Celery's)
     letters,
     reconnect,
+    reporting,
 )
 from orchestrator.engine.request import OrchestratedRequest
 from orchestrator.engine.settlement import settle
@@ -51,6 +52,7 @@ class OrchestratedConsumer(Consumer):  # type: ignore[misc]  # Celery's Consumer
         gc.freeze()
         trace.LOG_SUCCESS = LOG_SUCCESS
         if self.pool is not None:
+            reporting.route(self.app, self.pool)
             # The pool, made but not started, would fall back to the settings' limits where a request has none.
             self.pool.options.update(timeout=None, soft_timeout=None)
         self.timer.call_repeatedly(holding.EVERY, holding.retry)

@@ -18,6 +18,7 @@ from orchestrator.engine.execution import NO_HEADER
 from orchestrator.engine.holding import hold
 from orchestrator.engine.redispatch import ATTEMPT
 from orchestrator.engine.settlement import outcome_of, settle, unwrap
+from orchestrator.transport import office
 
 
 class OrchestratedRequest(Request):  # type: ignore[misc]  # Celery's Request is untyped
@@ -52,6 +53,19 @@ class OrchestratedRequest(Request):  # type: ignore[misc]  # Celery's Request is
         if not self._attempt_id:
             self._attempt_id = uuid()
         return self._attempt_id
+
+    def on_accepted(self, pid: int, time_accepted: float) -> None:
+        """Let the result backend know that a pool's process begins with it."""
+        super().on_accepted(pid, time_accepted)
+        if self._task.track_started and self._task.acks_late and not self._ignores_result:
+            begun = getattr(self._app.backend, "begun", None)
+            if begun is not None and office.attended():
+                begun(self, self.time_start)
+
+    @property
+    def _ignores_result(self) -> bool:
+        told = self._request_dict.get("ignore_result")
+        return bool(self._task.ignore_result if told is None else told)
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
         """Settle a failed attempt, then let Celery store, ack and report it."""

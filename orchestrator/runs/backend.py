@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from celery import states
+from celery.app.task import Context
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from django_celery_results.backends.database import DatabaseBackend
 from django_celery_results.models import TaskResult
 
+from orchestrator.contracts import reports
 from orchestrator.contracts.documents import legible
 from orchestrator.contracts.message import HEADER
 from orchestrator.contracts.progress import Record
+from orchestrator.contracts.reports import Report
 from orchestrator.runs import chords, reading
 from orchestrator.runs.outgoing import outgoing, store
+from orchestrator.transport import office
 
 #: Characters that fit; a cut task id would be another task's.
 LENGTHS = {
@@ -53,6 +58,36 @@ class ResultBackend(DatabaseBackend):  # type: ignore[misc]  # django-celery-res
     def _store_result(
         self, task_id: str, result: Any, status: str, traceback: Any = None, request: Any = None, using: Any = None
     ) -> Any:
+        gather = self._gathers(request)
+        if status == states.STARTED and gather:
+            if reports.collected() is not None:
+                return result  # the main process tells
+            if office.attended():
+                outgoing().begin(task_id, partial(self._record, task_id, result, status, time.time(), None, request))
+                return result
+        record = self._record(task_id, result, status, time.time(), traceback, request)
+        outgoing().put(record, gather=gather)
+        return record.columns["result"]
+
+    def begun(self, request: Any, started: float) -> None:
+        """Report that a pool's process began with a message which this process acknowledges, unless it ends soon."""
+        outgoing().begin(request.id, partial(self._begun, request, started))
+
+    def _begun(self, request: Any, started: float) -> Record:
+        facts = Context(
+            dict(request.request_dict),
+            hostname=request.hostname,
+            argsrepr=request.argsrepr,
+            kwargsrepr=request.kwargsrepr,
+        )
+        who = {"pid": request.worker_pid, "hostname": request.hostname}
+        return self._record(request.id, who, states.STARTED, started, None, facts)
+
+    def take(self, gathered: list[Report], task_id: str) -> None:
+        """Take what a pool's process reported together with its answer on a task."""
+        outgoing().take(gathered, task_id)
+
+    def _record(self, task_id: str, result: Any, status: str, at: float, traceback: Any, request: Any) -> Record:
         content_type, content_encoding, encoded = self._encoded(result)
         columns = {
             "content_type": content_type,
@@ -62,9 +97,8 @@ class ResultBackend(DatabaseBackend):  # type: ignore[misc]  # django-celery-res
             "meta": self._meta(request),
             **self._described(request),
         }
-        at = time.time()
         header = (getattr(request, HEADER, None) if request is not None else None) or {}
-        record = Record(
+        return Record(
             task_id=task_id,
             status=status,
             columns={name: _storable(name, value) for name, value in columns.items() if value is not None},
@@ -73,13 +107,11 @@ class ResultBackend(DatabaseBackend):  # type: ignore[misc]  # django-celery-res
             created=header.get("at"),
             started=at if status == states.STARTED else getattr(request, "orchestrator_started", None),
         )
-        outgoing().put(record, gather=self._acknowledged_here(request))
-        return encoded
 
-    def _acknowledged_here(self, request: Any) -> bool:
-        """Whether the message is acknowledged after this, if it is this process that does it."""
+    def _gathers(self, request: Any) -> bool:
+        """Whether a report may wait for others: its message is acknowledged only after it, and nobody counts on it."""
         task = self.app.tasks.get(getattr(request, "task", None) or "")
-        return bool(task is not None and task.acks_late)
+        return bool(task is not None and task.acks_late and not request.chord and outgoing().gathers)
 
     def _encoded(self, value: Any) -> tuple[str, str, str]:
         if self.serializer == "json" and type(value) in PLAIN:

@@ -10,15 +10,13 @@ from django_celery_results.models import TaskResult
 
 from orchestrator.contracts.errors import StoreUnavailable
 from orchestrator.contracts.progress import Kind, Record, is_news
-from orchestrator.runs.rows import as_row, standing
+from orchestrator.runs.rows import STANDING, as_row, standing
 from orchestrator.stores.redis.results import ResultStore
 
 logger = logging.getLogger("orchestrator.runs")
 
 #: Task ids asked for by one query.
 CHUNK = 5000
-#: Columns that tell a state, and which of two is the news.
-_STATE = ("task_id", "status", "meta")
 
 
 def latest(store: ResultStore, task_ids: Sequence[str], columns: Sequence[str] = ()) -> Mapping[str, TaskResult]:
@@ -60,4 +58,4 @@ def latest(store: ResultStore, task_ids: Sequence[str], columns: Sequence[str] =
 
 def states(store: ResultStore, task_ids: Sequence[str]) -> Mapping[str, str]:
     """Return the state of each task of which anything is known, by id; as :func:`latest`, without results."""
-    return {task_id: row.status for task_id, row in latest(store, task_ids, columns=_STATE).items()}
+    return {task_id: row.status for task_id, row in latest(store, task_ids, columns=STANDING).items()}

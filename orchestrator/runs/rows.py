@@ -13,7 +13,7 @@ from django.conf import settings
 from django.db import DatabaseError, InterfaceError, OperationalError, connections, router, transaction
 from django_celery_results.models import TaskResult
 
-from orchestrator.contracts.progress import Kind, Record, is_news, kind_of
+from orchestrator.contracts.progress import Record, Standing, is_news, kind_of
 
 logger = logging.getLogger("orchestrator.runs")
 
@@ -30,6 +30,8 @@ COLUMNS = tuple(
     for name in ("task_id", *SET, *KEPT, "date_created")
     if name in {field.name for field in TaskResult._meta.get_fields()}
 )
+#: Columns of which :func:`standing` is made.
+STANDING = ("task_id", "status", "meta", "date_started")
 _TIMES = ("date_created", "date_started", "date_done")
 _TYPE = dict.fromkeys(_TIMES, "timestamptz")
 
@@ -63,9 +65,9 @@ def as_row(record: Record) -> TaskResult:
     return row
 
 
-def standing(row: TaskResult) -> tuple[Kind, int]:
+def standing(row: TaskResult) -> Standing:
     """Return what :func:`~orchestrator.contracts.progress.is_news` compares, of a row."""
-    return kind_of(row.status), _retries(row.meta)
+    return kind_of(row.status), _retries(row.meta), row.date_started.timestamp() if row.date_started else 0.0
 
 
 def _latest(records: Iterable[Record]) -> Iterable[Record]:
@@ -112,10 +114,7 @@ def _news(records: Sequence[Record], alias: str) -> Sequence[Record]:
     if not asked:
         return records
     rows = TaskResult._default_manager.using(alias).filter(task_id__in=asked)
-    known = {
-        task_id: (kind_of(status), _retries(meta))
-        for task_id, status, meta in rows.values_list("task_id", "status", "meta")
-    }
+    known = {row.task_id: standing(row) for row in rows.only(*STANDING)}
     return [
         record
         for record in records

@@ -93,12 +93,15 @@ def accompany(companion: Companion) -> None:
         one.ledger.companion = companion
 
 
-def hurry() -> bool:
-    """Tell the heartbeats that the companion has something to send; False if nobody would send it."""
-    attended = [one for one in list(_offices.values()) if one.attended]
-    for one in attended:
+def attended() -> bool:
+    """Whether this process acknowledges messages, so that its companion is sent in time."""
+    return any(one.attended for one in list(_offices.values()))
+
+
+def hurry() -> None:
+    """Tell the heartbeats that the companion has something to send."""
+    for one in list(_offices.values()):
         one.ledger.attention.set()
-    return bool(attended)
 
 
 _bury: Callable[[Aside], None] | None = None

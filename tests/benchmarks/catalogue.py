@@ -58,7 +58,7 @@ class Result:
 
 def benchmarks() -> dict[str, Callable[[Budget], Result]]:
     """Return name -> function."""
-    from tests.benchmarks import delay_one_by_one, latency, overhead, policies, throughput
+    from tests.benchmarks import delay_one_by_one, latency, overhead, policies, results, throughput
 
     return {
         "overhead": overhead.run,
@@ -66,4 +66,6 @@ def benchmarks() -> dict[str, Callable[[Budget], Result]]:
         "delay_one_by_one": delay_one_by_one.run,
         "latency": latency.run,
         "policies": policies.run,
+        "results_postgresql": results.on_postgresql,
+        "results_sqlite": results.on_sqlite,
     }

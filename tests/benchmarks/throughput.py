@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Self
 
@@ -68,23 +69,35 @@ class Side:
         return not self._client.llen(self.queue) and not inflight.count(self._client)
 
 
+def ours_worker(env: Mapping[str, str | None] | None = None) -> Worker:
+    """Return the platform's worker with its defaults."""
+    return Worker(
+        concurrency=PROCESSES,
+        queues=["ours"],
+        env={"ORCHESTRATOR_TEST_IMPORTS": "tests.benchmarks.tasks", **(env or {})},
+    )
+
+
 def ours() -> Side:
     """Return the platform with its defaults."""
-    env = {"ORCHESTRATOR_TEST_IMPORTS": "tests.benchmarks.tasks"}
-    return Side(Worker(concurrency=PROCESSES, queues=["ours"], env=env), "orchestrator.celery", "ours")
+    return Side(ours_worker(), "orchestrator.celery", "ours")
 
 
-def plain() -> Side:
+def plain_worker(env: Mapping[str, str | None] | None = None) -> Process:
     """Return plain Celery with the same settings: late ack, events, prefetch 1."""
     command = ["python", "-m", "celery", "-A", "tests.benchmarks.plain", "worker", "-P", "prefork"]
-    worker = Process(
+    return Process(
         [*command, "-c", str(PROCESSES), "-Q", "plain", "-n", "plain@test", "-l", "INFO"],
         name="plain",
         directory=environment.directory() / "logs",
-        env=platform_env({"DJANGO_SETTINGS_MODULE": "tests.benchmarks.plain_settings"}),
+        env=platform_env({"DJANGO_SETTINGS_MODULE": "tests.benchmarks.plain_settings", **(env or {})}),
         ready=r"plain@test ready",
     )
-    return Side(worker, "tests.benchmarks.plain", "plain")
+
+
+def plain() -> Side:
+    """Return plain Celery."""
+    return Side(plain_worker(), "tests.benchmarks.plain", "plain")
 
 
 def run(budget: Budget) -> Result:

@@ -221,7 +221,7 @@ def test_one_record_that_the_database_refuses_does_not_hold_up_the_others(backen
         for n in (1, 2)
     ]
     bad = Record("bad", "SUCCESS", {}, 1.0)
-    store().put([*good, bad])
+    store().put((record.task_id, record.dumps()) for record in (*good, bad))
     eventually(lambda: drain.drain(store()))
     assert set(TaskResult.objects.values_list("task_id", flat=True)) == {"good-1", "good-2"}
     assert store().size() == 1

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any, TypeVar
 
 import redis
 
 from orchestrator.contracts.progress import Record
+from orchestrator.contracts.reports import Report
 from orchestrator.stores.redis.client import client
 from orchestrator.stores.redis.scripts import Script
 from orchestrator.stores.redis.streams import unavailable
@@ -50,34 +52,31 @@ class ResultStore:
         self.index = f"{key_prefix}results:index"
         self._wire = Wire(url, timeout)
 
-    def put(self, records: Iterable[Record]) -> int:
+    def put(self, reports: Iterable[Report]) -> int:
         """Store reports, each if it is news; return how many records wait.
 
         Raises:
             StoreUnavailable: it is not known which are stored; repeating it does no harm.
         """
-        keys, args = [self.records, self.index], self._arguments(records)
+        keys, args = [self.records, self.index], self._arguments(reports)
         try:
             return int(self._wire.ask(_put, keys=keys, args=args))
         except redis.RedisError as error:
             raise unavailable(self.url, error) from error
 
-    def tell(self, records: Iterable[Record]) -> None:
+    def tell(self, reports: Iterable[Report]) -> None:
         """Store reports like :meth:`put`, without waiting for an answer: they may be lost with a connection.
 
         Raises:
             StoreUnavailable: Redis cannot be reached.
         """
         try:
-            self._wire.tell(_put, keys=[self.records, self.index], args=self._arguments(records))
+            self._wire.tell(_put, keys=[self.records, self.index], args=self._arguments(reports))
         except redis.RedisError as error:
             raise unavailable(self.url, error) from error
 
-    def _arguments(self, records: Iterable[Record]) -> list[Any]:
-        arguments: list[Any] = [self.gather_ms]
-        for record in records:
-            arguments += (record.task_id, record.dumps())
-        return arguments
+    def _arguments(self, reports: Iterable[Report]) -> list[Any]:
+        return [self.gather_ms, *chain.from_iterable(reports)]
 
     def take(self, limit: int) -> list[Record]:
         """Return up to ``limit`` records that are due; they come again unless settled within :data:`LEASE`.

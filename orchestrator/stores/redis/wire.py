@@ -36,7 +36,8 @@ class Wire:
         self._timeout = timeout
         self._lock = threading.RLock()
         self._connection: Any = None
-        self._pending: list[_Call] = []
+        self._pending: list[_Call | None] = []
+        self._loaded: set[str] = set()
         _wires.add(self)
 
     def tell(self, script: Script, *, keys: Sequence[str], args: Sequence[Any]) -> None:
@@ -73,7 +74,10 @@ class Wire:
                         raise
                     logger.warning("Redis refused what nobody waited for: %s", error)
             return answer
-        except (redis.ConnectionError, redis.TimeoutError):
+        except redis.ResponseError:
+            raise  # the answer to the last call: all are read
+        except BaseException:
+            # Whatever cut it off, be it a time limit: answers that were not read would be taken for later ones.
             self._drop()
             raise
 
@@ -82,14 +86,20 @@ class Wire:
             self._connection = client(self._url, self._timeout).connection_pool.get_connection()
         script, keys, args = call
         try:
+            if script.sha not in self._loaded:
+                # Sent along: a call that nobody waits for could not be repeated with the text.
+                self._connection.send_command("SCRIPT", "LOAD", script.text)
+                self._loaded.add(script.sha)
+                self._pending.append(None)
             self._connection.send_command("EVALSHA", script.sha, len(keys), *keys, *args)
-        except (redis.ConnectionError, redis.TimeoutError):
+        except BaseException:
             self._drop()
             raise
         self._pending.append(call)
 
     def _drop(self) -> None:
         connection, self._connection, self._pending = self._connection, None, []
+        self._loaded.clear()
         if connection is not None:
             connection.disconnect()
             client(self._url, self._timeout).connection_pool.release(connection)
@@ -99,6 +109,7 @@ class Wire:
         self._lock = threading.RLock()
         self._connection = None
         self._pending = []
+        self._loaded = set()
 
 
 def _forget_all() -> None:

@@ -3,7 +3,7 @@
 -- Returns how many records wait.
 local FORM = '^1 (%u) (%-?%d+) (%S+) '
 
-local function news(old_kind, old_retries, kind, retries)
+local function news(old_kind, old_retries, old_started, kind, retries, started)
   if old_kind == 'S' or kind == 'S' then
     return kind == 'S'
   elseif kind == 'F' then
@@ -14,6 +14,8 @@ local function news(old_kind, old_retries, kind, retries)
     return old_kind ~= 'F'
   elseif retries ~= old_retries then
     return retries > old_retries
+  elseif kind == 'A' and old_kind == 'B' then
+    return (tonumber(started) or 0) > (tonumber(old_started) or 0)
   end
   return kind == 'R' or old_kind ~= 'R'
 end
@@ -27,7 +29,7 @@ for at = 2, #ARGV, 2 do
   if old then
     local old_kind, old_retries, old_started = string.match(old, FORM)
     local kind, retries, started = string.match(record, FORM)
-    taken = news(old_kind, tonumber(old_retries), kind, tonumber(retries))
+    taken = news(old_kind, tonumber(old_retries), old_started, kind, tonumber(retries), started)
     if taken and started == '-' and old_started ~= '-' then
       -- Whoever ends a task for a process that died does not know when it began.
       local head = string.len('1 ' .. kind .. ' ' .. retries .. ' ')
