@@ -187,4 +187,8 @@ def _fail(app: Any, callback: Any, failed: list[str]) -> None:
     body_id = callback.id
     if body_id and app.backend.get_state(body_id) == states.FAILURE:
         return
-    app.backend.chord_error_from_stack(callback, ChordError(f"Dependency {failed[0]} failed"))
+    try:
+        # Raised, because Celery takes the traceback from the exception under way, and there may be none.
+        raise ChordError(f"Dependency {failed[0]} failed")
+    except ChordError as error:
+        app.backend.chord_error_from_stack(callback, error)

@@ -16,14 +16,15 @@ from django.db import Error as DatabaseFailure
 from django.db import connections
 
 from orchestrator import conf
+from orchestrator.celery import get_app
 from orchestrator.contracts.errors import ConfigurationError, StoreUnavailable
 from orchestrator.deadletters import services
 from orchestrator.deadletters.drain import Drain, source
 from orchestrator.idempotency import retention as idempotency
 from orchestrator.monitoring import delayed
 from orchestrator.outbox import services as outbox
+from orchestrator.runs import chords, retention
 from orchestrator.runs import drain as results
-from orchestrator.runs import retention
 from orchestrator.runs.outgoing import store
 from orchestrator.stores.redis.presence import SHOW_EVERY, Presence
 
@@ -35,6 +36,8 @@ WAIT, BUSY_WAIT = 0.5, 0.05
 RESUME_EVERY = 3.0
 #: Seconds between two looks at what is due; workers look as well, so this is for times without any.
 MOVE_EVERY = 0.5
+#: Seconds between two looks for chords whose last member could not look itself.
+CHORDS_EVERY = 5.0
 #: Seconds between two rounds of retention.
 PRUNE_EVERY = 3600.0
 #: Seconds between tries while a store is away: the first, and the longest.
@@ -196,6 +199,7 @@ def _run(drain: Drain, batch: int, show: Callable[[], int]) -> None:
         letters,
         Duty("Delayed messages", delayed.keep_moving, every=MOVE_EVERY),
         Duty("Results", _results()),
+        Duty("Chords", lambda: chords.look_again(get_app()), every=CHORDS_EVERY),
         Duty("Outbox", outbox.sweep),
         Duty("Redrives", services.resume_interrupted, every=RESUME_EVERY),
         Duty("Retention of letters", services.prune, every=PRUNE_EVERY),
