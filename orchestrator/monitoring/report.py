@@ -10,11 +10,14 @@ from orchestrator.monitoring import queues as counting
 from orchestrator.monitoring.health import Check, Degraded, Result, Verdict, run, verdict
 from orchestrator.monitoring.reach import READY
 from orchestrator.outbox import services as outbox
+from orchestrator.runs import services as runs
 
 #: Seconds that a letter may wait for a relay before somebody should look.
 LETTER_PATIENCE = 30.0
 #: Seconds that a committed message may wait to be sent; the process that committed sends it within milliseconds.
 OUTBOX_PATIENCE = 30.0
+#: Seconds that a result may wait in Redis for a relay.
+RESULT_PATIENCE = 30.0
 #: Seconds to wait for workers' answers; they come within milliseconds, but all are waited for.
 WORKER_PATIENCE = 1.0
 
@@ -32,6 +35,7 @@ class Report:
     letterbox: counting.Letterbox | None = None
     open_letters: int | None = None
     outbox: outbox.Lag | None = None
+    unwritten: runs.Lag | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -57,6 +61,8 @@ class Report:
             },
             "outbox": self.outbox
             and {"waiting": self.outbox.waiting, "oldest_seconds": round(self.outbox.oldest_seconds, 1)},
+            "results": self.unwritten
+            and {"waiting": self.unwritten.waiting, "oldest_seconds": round(self.unwritten.oldest_seconds, 1)},
         }
 
 
@@ -119,10 +125,20 @@ def _looks(made: Report) -> list[tuple[str, Check]]:
             )
         return f"{found.waiting} waiting"
 
+    def look_at_results(_timeout: float) -> str:
+        found = made.unwritten = runs.lag()
+        if found.oldest_seconds > RESULT_PATIENCE:
+            raise Degraded(
+                f"{found.waiting} results wait to become rows, the oldest for {found.oldest_seconds:.0f} s; "
+                "start a relay with 'manage.py relay', or look at its log and at the database"
+            )
+        return f"{found.waiting} waiting"
+
     return [
         ("broker", Check("queues", count_queues, timeout=5.0, critical=False)),
         ("broker", Check("workers", ask_workers, timeout=10.0, critical=False)),
         ("letterbox", Check("relay", look_for_relay, timeout=5.0, critical=False)),
         ("database", Check("dead letters", count_letters, timeout=5.0, critical=False)),
         ("database", Check("outbox", look_at_outbox, timeout=5.0, critical=False)),
+        ("letterbox", Check("results", look_at_results, timeout=5.0, critical=False)),
     ]

@@ -15,11 +15,11 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
-from typing import Protocol
 
 import redis
 
 from orchestrator.transport.buffer import STUCK, Buffer, HandedOut, tag_of
+from orchestrator.transport.companion import Companion, Nobody
 from orchestrator.transport.inflight import Claimed, InFlight
 from orchestrator.transport.keys import Keys
 from orchestrator.transport.pacing import Pace
@@ -32,28 +32,6 @@ ACKS = 64
 ACK_DELAY = 0.02
 #: Seconds to wait for a companion that could not be made safe.
 COMPANION_PAUSE = 0.2
-
-
-class Companion(Protocol):
-    """What has to be safe before the acknowledgements that belong to it are."""
-
-    def due(self) -> float:
-        """Return the time on the monotonic clock at which it wants to be sent at the latest; infinity for never."""
-
-    def flush(self) -> bool:
-        """Make all of it safe. False, and no exception, if that cannot be done now: acknowledgements wait."""
-
-
-class Nobody:
-    """No companion."""
-
-    def due(self) -> float:
-        """Never."""
-        return float("inf")
-
-    def flush(self) -> bool:
-        """There is nothing to be made safe."""
-        return True
 
 
 class Ledger:

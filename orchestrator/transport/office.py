@@ -13,10 +13,11 @@ import redis
 
 from orchestrator import conf
 from orchestrator.transport import delayed, inflight
+from orchestrator.transport.companion import Companion
 from orchestrator.transport.heartbeat import ROUND, Heartbeat
 from orchestrator.transport.inflight import Aside
 from orchestrator.transport.keys import Keys
-from orchestrator.transport.ledger import Companion, Ledger
+from orchestrator.transport.ledger import Ledger
 
 logger = logging.getLogger("orchestrator.transport")
 

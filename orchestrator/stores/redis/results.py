@@ -143,14 +143,15 @@ class ResultStore:
         """
         return int(self._ask(lambda connection: connection.zcard(self.index)))
 
-    def oldest_due(self) -> float | None:
-        """Return since when the oldest record could have been taken, in seconds since the epoch; None without any.
+    def oldest(self) -> float | None:
+        """Return when the record that is next to be taken was reported, in seconds since the epoch; None without any.
 
         Raises:
             StoreUnavailable: Redis cannot be asked.
         """
-        found: Any = self._ask(lambda connection: connection.zrange(self.index, 0, 0, withscores=True))
-        return found[0][1] / 1000 if found else None
+        first: Any = self._ask(lambda connection: connection.zrange(self.index, 0, 0))
+        found = self.read([first[0].decode()]) if first else {}
+        return next((record.at for record in found.values()), None)
 
     def _ask(self, call: Callable[[redis.Redis], T]) -> T:
         try:
