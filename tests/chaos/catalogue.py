@@ -68,6 +68,7 @@ SCENARIOS: Mapping[str, str] = {
     "outbox": "tests.chaos.outbox",
     "worker_kill": "tests.chaos.worker_kill",
     "broker_restart": "tests.chaos.broker_restart",
+    "results": "tests.chaos.results",
     "connection_cuts": "tests.chaos.connection_cuts",
 }
 

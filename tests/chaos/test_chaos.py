@@ -98,6 +98,14 @@ def test_orders_are_charged_once_while_their_workers_die() -> None:
     assert report["children_killed"] and report["workers_killed"]
 
 
+def test_every_result_is_in_the_table_whatever_is_killed() -> None:
+    """Relays, workers, Redis and PostgreSQL."""
+    report = play("results", "--seed", "9", "--seconds", "6", "--tasks", "1000")
+    assert report["took_effect"] == report["asked"] == 1000
+    for kind in ("workers_killed", "relays_killed", "redis_killed", "database_killed"):
+        assert report[kind] > 0, report
+
+
 @pytest.mark.parametrize("name", ["broker_restart", "connection_cuts"])
 def test_no_worker_ends_and_nothing_starts_twice_whatever_the_broker_does(name: str) -> None:
     """Restarts and cuts under load."""
@@ -134,6 +142,7 @@ def test_names_are_listed_and_unknown_ones_refused() -> None:
         "outbox",
         "worker_kill",
         "broker_restart",
+        "results",
         "connection_cuts",
     ]
     refused = chaos("child_kil")
