@@ -21,7 +21,7 @@ from orchestrator.engine.swarm.consumer import consumer_class
 from orchestrator.engine.swarm.lines import Lines
 from orchestrator.engine.swarm.pool import ChildPool
 from orchestrator.engine.swarm.slots import GO_ON, READY, Slot
-from orchestrator.engine.swarm.template import LOOK_UP
+from orchestrator.engine.swarm.forking import LOOK_UP
 from orchestrator.transport import office
 
 logger = logging.getLogger("orchestrator.engine")
@@ -55,10 +55,12 @@ class Child:
         """Work until told to stop; return the exit code.
 
         Args:
-            orders: as the supervisor gave them to the template: ``estate``, ``revoked``, ``replay``.
+            orders: ``number`` of its berth, ``estate``, ``revoked``, ``replay``.
         """
         self._orders = orders
         self._app.conf.worker_enable_remote_control = False
+        # Connections of the supervisor must not be used here.
+        self._app._after_fork()
         current_process().name = f"Child-{orders['number'] + 1}"
         signal.signal(LOOK_UP, self._look_up)
         office.watched_by(self._slot)
