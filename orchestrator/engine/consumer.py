@@ -97,7 +97,7 @@ class OrchestratedConsumer(Consumer):  # type: ignore[misc]  # Celery's Consumer
         handle = super().create_task_handler(*args, **kwargs)
 
         def on_task_received(message: Any) -> Any:
-            problem = _malformed(message)
+            problem = malformed(message)
             return handle(message) if problem is None else self.on_invalid_task(None, message, problem)
 
         return on_task_received
@@ -195,7 +195,7 @@ def _without_limits(tasks: Iterable[Any]) -> Iterator[None]:
             task.time_limit, task.soft_time_limit = hard, soft
 
 
-def _malformed(message: Any) -> InvalidTaskError | None:
+def malformed(message: Any) -> InvalidTaskError | None:
     """Tell what is wrong with the shape of a protocol 2 message; None leaves the rest to Celery.
 
     Runs for every message, so what JSON gives for a good one is asked for first, by exact type.

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 
 import psutil
-import pytest
 
 from orchestrator.celery import get_app
 from orchestrator.deadletters.models import DeadLetter
 from tests.conftest import Platform
 from tests.support import far_side, inflight, labour
 from tests.support.wait import eventually
-from tests.support.worker import Worker, children
+from tests.support.worker import Worker
 from tests.support.zoo import end
 
 LEASE = 2.0
@@ -144,21 +142,17 @@ def test_sigquit_returns_everything_at_once(platform: Platform) -> None:
     assert inflight.count(platform.broker.client) == 0
 
 
-@pytest.mark.parametrize("doomed", ["supervisor", "template"])
-def test_nobody_outlives_the_process_that_he_depends_on(platform: Platform, doomed: str) -> None:
-    """Children of a killed supervisor end at once; a killed template is replaced, and the work goes on."""
+def test_no_child_outlives_its_supervisor(platform: Platform) -> None:
+    """Nobody would keep its limits or its leases; what it ran runs elsewhere."""
     worker = swarm(platform, 2)
     for key in ("one", "two"):
         labour.work.delay(key, 4)
     running("one", "two")
-    (template,) = children(worker.pid)
-    pids = [template, *worker.pool_children()]
-    os.kill(worker.pid if doomed == "supervisor" else template, signal.SIGKILL)
+    pids = worker.pool_children()
+    worker.kill()
     eventually(lambda: not [pid for pid in pids if _lives(pid)], 2)
-    if doomed == "template":
-        eventually(lambda: len(worker.pool_children()) == 2, 20, worker.tail)
-        labour.work.delay("three")
-        ended("three")
+    swarm(platform, 2)
+    eventually(lambda: labour.starts("one") == labour.starts("two") == 2, LEASE + 5)
 
 
 def test_children_are_replaced_after_so_many_tasks_or_so_much_memory(platform: Platform) -> None:

@@ -62,8 +62,7 @@ class Worker(Process):
         if self.pool not in ("swarm", "prefork") or not self.running:
             return []
         if self.pool == "swarm":
-            # Children of the template, which is the one child of the supervisor.
-            return [pid for template in children(self.pid) for pid in children(template)]
+            return children(self.pid)
         # Pool processes are forks of the worker and therefore have its command line.
         mine = _command_line(self.pid)
         return [pid for pid in self.children() if _command_line(pid) == mine]

@@ -21,7 +21,7 @@ from orchestrator.engine.swarm.consumer import consumer_class
 from orchestrator.engine.swarm.lines import Lines
 from orchestrator.engine.swarm.pool import ChildPool
 from orchestrator.engine.swarm.slots import GO_ON, READY, Slot
-from orchestrator.engine.swarm.template import LOOK_UP
+from orchestrator.engine.swarm.forking import LOOK_UP
 from orchestrator.transport import office
 
 logger = logging.getLogger("orchestrator.engine")
@@ -30,6 +30,13 @@ logger = logging.getLogger("orchestrator.engine")
 HELD = 0.2
 #: Seconds between two reports of what has been done.
 REPORT = 1.0
+
+
+class _Nobody:
+    """A set that nothing stays in."""
+
+    def add(self, _: Any) -> None:
+        """Forget it at once."""
 
 
 class Child:
@@ -48,10 +55,12 @@ class Child:
         """Work until told to stop; return the exit code.
 
         Args:
-            orders: as the supervisor gave them to the template: ``estate``, ``revoked``, ``replay``.
+            orders: ``number`` of its berth, ``estate``, ``revoked``, ``replay``.
         """
         self._orders = orders
         self._app.conf.worker_enable_remote_control = False
+        # Connections of the supervisor must not be used here.
+        self._app._after_fork()
         current_process().name = f"Child-{orders['number'] + 1}"
         signal.signal(LOOK_UP, self._look_up)
         office.watched_by(self._slot)
@@ -59,6 +68,9 @@ class Child:
         ChildPool.retire = staticmethod(self._retire)  # type: ignore[assignment]
         ChildPool.most_tasks = self._options["max_tasks_per_child"] or 0
         ChildPool.most_memory = self._options["max_memory_per_child"] or 0
+        if not self._app.conf.worker_deduplicate_successful_tasks:
+            # Celery remembers every success for the sake of that setting alone, at 10 µs a task.
+            state.successful_requests = _Nobody()
         state.revoked.update(orders.get("revoked") or ())
         worker = WorkController(
             app=self._app,

@@ -14,7 +14,7 @@ from orchestrator.engine.swarm import heir
 from orchestrator.engine.swarm.lines import Lines, pair
 from orchestrator.engine.swarm.mortality import stopped
 from orchestrator.engine.swarm.slots import GO_ON, READY, RETIRE, Running, Slot, Slots
-from orchestrator.engine.swarm.template import LOOK_UP
+from orchestrator.engine.swarm.forking import LOOK_UP
 
 logger = logging.getLogger("orchestrator.engine")
 
@@ -40,8 +40,8 @@ class Berth:
     pid: int = 0
     #: Whether a child is wanted or there; False once it is not to be replaced any more.
     wanted: bool = True
-    #: When, on the monotonic clock, the next child is to be forked; None if there is one or it is on its way.
-    fork_at: float | None = 0.0
+    #: When, on the monotonic clock, the next child is to be forked.
+    fork_at: float = 0.0
     failures: int = 0
     #: How this child's running task was ended by us: ``how`` and its details.
     verdict: dict[str, Any] = field(default_factory=dict)
@@ -76,37 +76,32 @@ class Crew:
         #: Tasks done by children that have ended, by name.
         self.done: dict[str, int] = {}
 
-    def born(self, number: int, pid: int) -> None:
-        """A child has been forked."""
-        self.berths[number].pid = pid
-
-    def died(self, pid: int, status: int, *, replace: bool) -> Legacy | None:
-        """Take note of a child's end; return what it left, None if it was none of ours.
+    def died(self, berth: Berth, status: int, *, replace: bool) -> Legacy | None:
+        """Take note of a child's end; return what it left at the broker, None if it never had a name there.
 
         Args:
+            status: as ``os.waitpid`` gives it.
             replace: whether a new child is wanted, unless the old one's task must be settled anyway.
         """
-        berth = next((berth for berth in self.berths if berth.pid == pid), None)
-        if berth is None:
-            return None
+        pid = berth.pid
         slot, run = berth.slot, berth.slot.running()
         owner, finished, ready = slot.owner, slot.finished(), slot.state == READY
         self._count(berth)
-        berth.pid = 0
         if run is not None and run.serial in finished:
             run = None
         if run is not None:
-            self._bequeath(berth, run, owner, pid, status)
+            self._bequeath(berth, run, owner, status)
         elif status and not berth.verdict:
             logger.error("Process %d ended (%s)%s", pid, _ending(status), "" if ready else " before it was ready")
         requeued = berth.verdict.get("how") == REQUEUE
+        berth.pid = 0
         self._plan(berth, ready=ready, replace=replace)
         return Legacy(owner, finished, 0 if run is None or requeued else run.serial) if owner else None
 
-    def _bequeath(self, berth: Berth, run: Running, owner: str, pid: int, status: int) -> None:
+    def _bequeath(self, berth: Berth, run: Running, owner: str, status: int) -> None:
         """Leave what ran to the next child, unless it is to run again."""
         how = berth.verdict or {"how": heir.LOST, "status": status}
-        logger.error("Process %d ended (%s) while it ran %s[%s]", pid, _ending(status), run.name, run.task_id)
+        logger.error("Process %d ended (%s) while it ran %s[%s]", berth.pid, _ending(status), run.name, run.task_id)
         if how["how"] == REQUEUE:
             return
         tries = berth.settling
@@ -116,7 +111,7 @@ class Crew:
             )
             return
         berth.estate = {
-            **(berth.inherited if tries else {"pid": pid, "started_at": run.started_at, **how}),
+            **(berth.inherited if tries else {"pid": berth.pid, "started_at": run.started_at, **how}),
             "owner": owner,
             "serial": run.serial,
             "id": run.task_id,
@@ -134,7 +129,7 @@ class Crew:
     def to_fork(self) -> list[Berth]:
         """Return the berths whose time for a child has come."""
         now = time.monotonic()
-        return [b for b in self.berths if b.wanted and b.fork_at is not None and b.fork_at <= now]
+        return [berth for berth in self.berths if berth.wanted and not berth.pid and berth.fork_at <= now]
 
     def prepare(self, berth: Berth, *, consume: bool) -> dict[str, Any]:
         """Clear a berth for its next child; return that child's orders."""
@@ -144,7 +139,7 @@ class Crew:
         berth.theirs.receive()
         berth.theirs.forget()
         berth.slot.orders = GO_ON if consume else RETIRE
-        berth.fork_at, berth.soft_told = None, 0
+        berth.soft_told = 0
         berth.inherited, berth.estate = berth.estate or {}, None
         return {"number": berth.number, "estate": berth.inherited}
 

@@ -12,13 +12,12 @@ from typing import Any
 from celery.worker import state
 from kombu.asynchronous import Hub
 
-from orchestrator.engine.swarm import heir
+from orchestrator.engine.swarm import forking, heir
 from orchestrator.engine.swarm.child import Child
 from orchestrator.engine.swarm.control import Controls
 from orchestrator.engine.swarm.crew import Berth, Crew, Legacy
 from orchestrator.engine.swarm.pool import SOFT_LIMIT
 from orchestrator.engine.swarm.post import HEARTBEAT, Post
-from orchestrator.engine.swarm.template import Template
 
 logger = logging.getLogger("orchestrator.engine")
 
@@ -45,7 +44,8 @@ class Supervisor:
         self.controls = Controls(self)
         self.post = Post(app, options["hostname"], self.hub, self.controls.handlers, self.controls.facade)
         self.post.counts = lambda: (len(self.crew.running()), sum(self.crew.totals().values()))
-        self._template: Template | None = None
+        #: Sockets that were open before any of ours: the project's, which children share.
+        self._inherited: set[int] = set()
         self._legacies: list[Legacy] = []
         #: Owners that have died, whose one message waits for its heir.
         self._bereft: set[str] = set()
@@ -58,22 +58,21 @@ class Supervisor:
 
     def run(self) -> int:
         """Run until told to stop; return the exit code."""
-        self._fork_template()
+        self._inherited = forking.open_sockets()
         self._listen_for_signals()
+        # The first children before the first connection.
+        self._look()
         self.post.connect()
         self.hub.call_repeatedly(LOOK, self._look)
         self.hub.call_repeatedly(HEARTBEAT, self.post.event, "worker-heartbeat")
         self.hub.call_repeatedly(self._lease / 4, self._renew)
         self.hub.propagate_errors = self.post.errors
-        self._look()
         while not self._over():
             try:
                 self.hub.run_once()
             except self.post.errors as error:
                 self.post.lost(error)
         self.post.close()
-        assert self._template is not None
-        self._template.close()
         logger.warning("%s has ended.", self.options["hostname"])
         return os.EX_OK
 
@@ -89,48 +88,26 @@ class Supervisor:
         self._give_up_at = min(self._give_up_at, time.monotonic() + LAST_WORDS)
         return time.monotonic() > self._give_up_at
 
-    def _fork_template(self) -> None:
-        berths = self.crew.berths
-
-        def body(orders: dict[str, Any]) -> int:
-            berth = berths[orders["number"]]
-            return Child(self.app, berth.slot, berth.theirs, self.options).run(orders)
-
-        self._template = Template(body)
-        self.hub.add_reader(self._template.lines.fileno(), self._hear_template)
-
-    def _hear_template(self) -> None:
-        assert self._template is not None
-        for message in self._template.lines.receive():
-            if "born" in message:
-                self._born(self.crew.berths[message["orders"]["number"]], message["born"])
-            else:
-                self._died(message["died"], message["status"])
-        if self._template.lines.ended:
-            self._replace_template()
-
-    def _replace_template(self) -> None:
-        """The template was killed, and with it every child: begin anew, from our own memory."""
-        assert self._template is not None
-        self.hub.remove_reader(self._template.lines.fileno())
-        self._template.close()
-        logger.error("The template process was killed, and every child with it; all are replaced.")
-        for berth in self.crew.berths:
-            if berth.pid:
-                self._died(berth.pid, int(signal.SIGKILL))
-            elif berth.fork_at is None:
-                berth.fork_at = time.monotonic()
-        self._fork_template()
-
     # --- children -----------------------------------------------------------------------
 
-    def _born(self, berth: Berth, pid: int) -> None:
-        self.crew.born(berth.number, pid)
-        if self._stopping and not berth.wanted:
-            self.crew.kill_all()
+    def _fork(self, berth: Berth) -> None:
+        orders = {**self.crew.prepare(berth, consume=not self._stopping), **self.controls.orders()}
+        keep = {*self._inherited, berth.theirs.fileno()}
+        berth.pid = forking.fork(lambda: Child(self.app, berth.slot, berth.theirs, self.options).run(orders), keep)
 
-    def _died(self, pid: int, status: int) -> None:
-        legacy = self.crew.died(pid, status, replace=not self._stopping)
+    def _reap(self) -> None:
+        """Take note of children that have ended."""
+        for berth in self.crew.berths:
+            if berth.pid:
+                try:
+                    pid, status = os.waitpid(berth.pid, os.WNOHANG)
+                except ChildProcessError:
+                    pid, status = berth.pid, 0
+                if pid:
+                    self._died(berth, status)
+
+    def _died(self, berth: Berth, status: int) -> None:
+        legacy = self.crew.died(berth, status, replace=not self._stopping)
         if legacy is not None:
             self._legacies.append(legacy)
             if legacy.stays:
@@ -167,9 +144,7 @@ class Supervisor:
                 self.crew.listen(berth)
                 berth.lines.flush()
         for berth in self.crew.to_fork():
-            assert self._template is not None
-            orders = self.crew.prepare(berth, consume=not self._stopping)
-            self._template.fork({**orders, **self.controls.orders()})
+            self._fork(berth)
         if self._legacies:
             self._reclaim()
         if self._stopping:
@@ -211,7 +186,7 @@ class Supervisor:
         if grace is not None:
             self._kill_at = time.monotonic() + grace
         for berth in self.crew.berths:
-            if berth.pid or berth.fork_at is None:
+            if berth.pid:
                 self.crew.retire(berth)
             else:
                 berth.wanted = berth.estate is not None
@@ -230,12 +205,14 @@ class Supervisor:
         self.hub.add_reader(bell, self._on_signals, bell)
         fast = os.environ.get("REMAP_SIGTERM") == "SIGQUIT"
         self._fast = {signal.SIGQUIT, *({signal.SIGTERM} if fast else ())}
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD):
             signal.signal(number, lambda *_: None)
 
     def _on_signals(self, bell: int) -> None:
-        for number in os.read(bell, 64):
-            if number in self._fast or (number == signal.SIGINT and self._stopping):
+        for number in set(os.read(bell, 64)):
+            if number == signal.SIGCHLD:
+                self._reap()
+            elif number in self._fast or (number == signal.SIGINT and self._stopping):
                 self.hurry(signal.Signals(number).name)
             elif number in (signal.SIGTERM, signal.SIGINT):
                 self.stop(signal.Signals(number).name)
