@@ -17,6 +17,7 @@ from orchestrator.deadletters import bulk_pages, services
 from orchestrator.deadletters.models import DeadLetter, State
 from tests.support.broker import Broker
 from tests.support.inbox import filed, person
+from tests.support.letters import body_of
 
 # The verbs commit step by step, so a test inside one transaction would show another thing.
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("broker"), pytest.mark.database]
@@ -40,11 +41,9 @@ def visitor(role: str) -> Client:
 
 def waiting(broker: Broker, queue: str = "celery") -> list[dict[str, Any]]:
     """Return the messages that lie in a queue, bodies parsed."""
-    import base64
-
     with redis.Redis.from_url(broker.url) as store:
         raw = [json.loads(item) for item in store.lrange(queue, 0, -1)]
-    return [{**item, "body": json.loads(base64.b64decode(item["body"]))} for item in raw]
+    return [{**item, "body": json.loads(body_of(item))} for item in raw]
 
 
 def reload(letter: DeadLetter) -> DeadLetter:
