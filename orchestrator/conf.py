@@ -130,7 +130,7 @@ def parse(raw: Mapping[str, Any]) -> Settings:
     grace = parsed.stop_grace_seconds
     if grace is not None and (not isinstance(grace, int | float) or isinstance(grace, bool) or grace < 0):
         raise InvalidOption(
-            f"ORCHESTRATOR['STOP_GRACE_SECONDS'] = {grace!r}: give seconds, 0 or more, or None to wait for running tasks."
+            f"ORCHESTRATOR['STOP_GRACE_SECONDS'] = {grace!r}: give seconds, 0 or more, or None to wait for what runs."
         )
     for name in ("closed_letters_days", "open_letters_days", "results_days"):
         value = getattr(parsed, name)

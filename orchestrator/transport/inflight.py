@@ -80,15 +80,18 @@ class InFlight:
         self._lease_ms = int(lease * 1000)
         self._mine = keys.inflight(owner)
 
-    def turn(self, queues: Sequence[str], serial: int, want: int, acks: Sequence[int]) -> Turn:
+    def turn(self, queues: Sequence[str], serial: int, want: int, acks: Sequence[int], *, strict: bool = False) -> Turn:
         """Acknowledge some messages and claim up to ``want`` others, best priority first.
 
         Args:
             queues: in the order of preference within a priority.
             serial: the last one that was used; claims get the following ones.
+            strict: nothing of a queue while anything of one before it waits, whatever the priorities.
         """
         keys = self.keys
         lists = [(keys.ready(queue, step), number) for step in STEPS for number, queue in enumerate(queues, 1)]
+        if strict:
+            lists.sort(key=lambda entry: entry[1])
         reply: Any = _claim(
             self.client,
             keys=[self._mine, keys.owners, keys.paused, *[name for name, _ in lists], *map(keys.wake, queues)],

@@ -69,6 +69,7 @@ SCENARIOS: Mapping[str, str] = {
     "worker_kill": "tests.chaos.worker_kill",
     "broker_restart": "tests.chaos.broker_restart",
     "connection_cuts": "tests.chaos.connection_cuts",
+    "deploys": "tests.chaos.deploys",
 }
 
 

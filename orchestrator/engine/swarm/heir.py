@@ -73,7 +73,12 @@ def _request(consumer: Any, message: Any, task: Any) -> Any:
     elif "args" in message.payload:
         body, headers, decoded, utc = hybrid_to_proto2(message, message.payload)
     kind = create_request_cls(
-        symbol_by_name(task.Request), task, consumer.pool, consumer.hostname, consumer.event_dispatcher, app=consumer.app
+        symbol_by_name(task.Request),
+        task,
+        consumer.pool,
+        consumer.hostname,
+        consumer.event_dispatcher,
+        app=consumer.app,
     )
     return kind(
         message,
