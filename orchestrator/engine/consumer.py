@@ -246,5 +246,5 @@ def refuse_limits_nobody_keeps(app: Any, pool: Any) -> None:
     if declaring:
         raise ConfigurationError(
             f"Pool {kind.rpartition('.')[2]!r} cannot keep time limits, but {', '.join(declaring)} declare(s) "
-            "time_limit or soft_time_limit. Start this worker with --pool prefork, or drop the limits."
+            "time_limit or soft_time_limit. Start this worker with --pool swarm or --pool prefork, or drop the limits."
         )

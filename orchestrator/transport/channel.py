@@ -107,7 +107,9 @@ class Channel(Clients):
         return result
 
     def _update_claiming(self) -> None:
-        queues = self.active_queues
+        active = self.active_queues
+        # In the order in which they were asked for, which the set has lost.
+        queues = [queue for queue in self._active_queues if queue in active]
         # Replies to remote control and the like need no promises: a channel that has only such queues pops them.
         self._claiming = queues if any(queue not in self._no_ack for queue in queues) else []
         self._hope = True
@@ -126,9 +128,10 @@ class Channel(Clients):
         if buffer is None:
             return False
         if not buffer and self._hope:
-            queues = self._queue_cycle.consume(len(self._claiming))
+            strict = self.queue_order_strategy == "priority"
+            queues = self._claiming if strict else self._queue_cycle.consume(len(self._claiming))
             want = self.ledger.pace.batch(self.qos.free, self.qos.prefetch_count)
-            self._hope = self.ledger.claim(buffer, queues, want)
+            self._hope = self.ledger.claim(buffer, queues, want, strict=strict)
             if self._expires:
                 with self.conn_or_acquire() as client:
                     for queue in queues:

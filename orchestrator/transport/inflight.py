@@ -86,12 +86,13 @@ class InFlight:
         self._every = round(1 / low_share) if low_share else 0
         self._mine = keys.inflight(owner)
 
-    def turn(self, queues: Sequence[str], serial: int, want: int, acks: Sequence[int]) -> Turn:
+    def turn(self, queues: Sequence[str], serial: int, want: int, acks: Sequence[int], *, strict: bool = False) -> Turn:
         """Acknowledge some messages and claim up to ``want`` others, best priority first.
 
         Args:
             queues: in the order of preference within a priority.
             serial: the last one that was used; claims get the following ones.
+            strict: nothing of a queue while anything of one before it waits, whatever the priorities.
         """
         keys = self.keys
         self._claims += 1 if want else 0
@@ -102,6 +103,8 @@ class InFlight:
             for number, queue in enumerate(queues, 1)
             for name in (keys.released, keys.ready)
         ]
+        if strict:
+            lists.sort(key=lambda entry: entry[1])
         reply: Any = _claim(
             self.client,
             keys=[self._mine, keys.owners, keys.paused, *[name for name, _ in lists], *map(keys.wake, queues)],

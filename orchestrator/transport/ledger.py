@@ -110,7 +110,7 @@ class Ledger:
 
     # --- from the broker ----------------------------------------------------------
 
-    def claim(self, buffer: Buffer, queues: Sequence[str], want: int) -> bool:
+    def claim(self, buffer: Buffer, queues: Sequence[str], want: int, *, strict: bool = False) -> bool:
         """Fill a buffer with up to ``want`` messages; send gathered acknowledgements on the way.
 
         Returns:
@@ -121,7 +121,7 @@ class Ledger:
             serial, self._serial = self._serial, self._serial + want
             acks = self._acks[:ACKS] if self._acks and self._safe() else []
             try:
-                turn = self.inflight.turn(queues, serial, want, acks)
+                turn = self.inflight.turn(queues, serial, want, acks, strict=strict)
             except redis.RedisError:
                 # The call may have been carried out: what it took is returned when the broker answers again.
                 self._returning.update(range(serial + 1, serial + want + 1))

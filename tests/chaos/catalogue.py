@@ -73,6 +73,7 @@ SCENARIOS: Mapping[str, str] = {
     "results": "tests.chaos.results",
     "connection_cuts": "tests.chaos.connection_cuts",
     "limits": "tests.chaos.limits",
+    "deploys": "tests.chaos.deploys",
 }
 
 

@@ -117,6 +117,16 @@ def test_no_worker_ends_and_nothing_starts_twice_whatever_the_broker_does(name: 
     assert (report["started_again"], report["workers_gone"]) == (0, 0), report
 
 
+def test_a_deploy_loses_and_repeats_nothing_and_is_quick() -> None:
+    """SIGTERM under load: a worker exits soon after its last task, and every task starts once."""
+    report = play("deploys", "--seed", "9", "--seconds", "12", "--tasks", "120")
+    assert report["took_effect"] == report["asked"] == 120
+    assert report["blows"] >= 3
+    assert (report["started_again"], report["workers_gone"]) == (0, 0), report
+    # The promise is 2 s on a machine that has nothing else to do.
+    assert report["slowest_exit_s"] < 4, report
+
+
 def test_nothing_is_lost_while_whole_workers_die() -> None:
     """What ran when its worker died starts again, and nothing else."""
     report = play("worker_kill", "--seed", "4", "--seconds", "12", "--tasks", "120", once=False)
@@ -159,6 +169,7 @@ def test_names_are_listed_and_unknown_ones_refused() -> None:
         "results",
         "connection_cuts",
         "limits",
+        "deploys",
     ]
     refused = chaos("child_kil")
     assert refused.returncode == 2

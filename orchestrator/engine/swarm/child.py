@@ -1,4 +1,4 @@
-"""A child: a whole Celery worker with one slot that fetches for itself, and speaks to nobody but broker and supervisor."""
+"""A child: a whole Celery worker with one slot, which fetches for itself and answers to its supervisor."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from celery.worker.control import Panel
 from orchestrator.engine import holding
 from orchestrator.engine.swarm import heir
 from orchestrator.engine.swarm.consumer import consumer_class
+from orchestrator.engine.swarm.forking import LOOK_UP
 from orchestrator.engine.swarm.lines import Lines
 from orchestrator.engine.swarm.pool import ChildPool
 from orchestrator.engine.swarm.slots import GO_ON, READY, Slot
-from orchestrator.engine.swarm.forking import LOOK_UP
 from orchestrator.transport import office
 
 logger = logging.getLogger("orchestrator.engine")
@@ -65,7 +65,7 @@ class Child:
         signal.signal(LOOK_UP, self._look_up)
         office.watched_by(self._slot)
         ChildPool.slot = self._slot
-        ChildPool.retire = staticmethod(self._retire)  # type: ignore[assignment]
+        ChildPool.retire = staticmethod(self._retire)
         ChildPool.most_tasks = self._options["max_tasks_per_child"] or 0
         ChildPool.most_memory = self._options["max_memory_per_child"] or 0
         if not self._app.conf.worker_deduplicate_successful_tasks:

@@ -6,8 +6,8 @@ import logging
 import os
 import resource
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from celery.platforms import signals as signal_names
 from celery.utils.functional import maybe_list
@@ -16,11 +16,9 @@ from celery.worker.control import Panel, nok, ok
 
 from orchestrator.engine import inspection  # noqa: F401  (replaces two answers of Celery's)
 from orchestrator.engine.swarm import heir
+from orchestrator.engine.swarm.crew import Berth, Crew
+from orchestrator.engine.swarm.post import Post
 from orchestrator.engine.swarm.slots import Running
-
-if TYPE_CHECKING:
-    from orchestrator.engine.swarm.crew import Berth
-    from orchestrator.engine.swarm.supervisor import Supervisor
 
 logger = logging.getLogger("orchestrator.engine")
 
@@ -47,14 +45,19 @@ class _Facade:
 
     @property
     def event_dispatcher(self) -> Any:
-        return self.controller.supervisor.post.dispatcher
+        return self.controller.post.dispatcher if self.controller.post is not None else None
 
 
 class Controls:
     """Celery's commands, answered for a swarm."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
-        self.supervisor = supervisor
+    def __init__(self, app: Any, options: Mapping[str, Any], crew: Crew, stop: Callable[[str], None]) -> None:
+        self._app = app
+        self._options = options
+        self._crew = crew
+        self._stop = stop
+        #: Set once it is there.
+        self.post: Post | None = None
         self.facade = _Facade(self)
         self._began = time.time()
         self._replay: list[dict[str, Any]] = []
@@ -70,7 +73,7 @@ class Controls:
             "terminate": self._terminate,
             "active_queues": self._active_queues,
             "pool_restart": self._restart,
-            "heartbeat": lambda _, **__: self.supervisor.post.event("worker-heartbeat"),
+            "heartbeat": self._heartbeat,
             "shutdown": self._shutdown,
             **{name: self._forwarder(name) for name in FORWARDED},
             **dict.fromkeys(REFUSED, _refuse),
@@ -85,33 +88,33 @@ class Controls:
 
     def stats(self) -> dict[str, Any]:
         """Return what ``inspect stats`` shows; Flower lives on it."""
-        supervisor, options = self.supervisor, self.supervisor.options
+        crew, options = self._crew, self._options
         usage = resource.getrusage(resource.RUSAGE_SELF)
         return {
-            "total": supervisor.crew.totals(),
+            "total": crew.totals(),
             "pid": os.getpid(),
-            "clock": str(supervisor.app.clock),
+            "clock": str(self._app.clock),
             "uptime": round(time.time() - self._began),
             "pool": {
                 "implementation": "orchestrator.engine.swarm",
                 "max-concurrency": options["concurrency"],
-                "processes": [berth.pid for berth in supervisor.crew.berths if berth.pid],
+                "processes": [berth.pid for berth in crew.berths if berth.pid],
                 "max-tasks-per-child": options["max_tasks_per_child"] or "N/A",
                 "put-guarded-by-semaphore": False,
                 "timeouts": [],
-                "children": [_summary(berth) for berth in supervisor.crew.berths],
+                "children": [_summary(berth) for berth in crew.berths],
             },
-            "broker": supervisor.post.info(),
+            "broker": self.post.info() if self.post is not None else {},
             "prefetch_count": options["concurrency"],
             "rusage": {name: getattr(usage, f"ru_{name}") for name in ("utime", "stime", "maxrss")},
         }
 
     def _active(self, _: Any, **__: Any) -> list[dict[str, Any]]:
-        return [self._info(berth, run) for berth, run in self.supervisor.crew.running()]
+        return [self._info(berth, run) for berth, run in self._crew.running()]
 
     def _query(self, _: Any, ids: Any, **__: Any) -> dict[str, Any]:
         wanted = set(maybe_list(ids) or ())
-        running = self.supervisor.crew.running()
+        running = self._crew.running()
         return {run.task_id: ("active", self._info(berth, run)) for berth, run in running if run.task_id in wanted}
 
     def _info(self, berth: Berth, run: Running) -> dict[str, Any]:
@@ -122,7 +125,7 @@ class Controls:
             "type": run.name,
             "args": run.args,
             "kwargs": run.kwargs,
-            "hostname": self.supervisor.options["hostname"],
+            "hostname": self._options["hostname"],
             "time_start": run.started_at,
             "acknowledged": False,
             "delivery_info": {},
@@ -130,7 +133,7 @@ class Controls:
         }
 
     def _active_queues(self, _: Any, **__: Any) -> list[Any]:
-        queues = self.supervisor.app.amqp.queues.consume_from.values()
+        queues = self._app.amqp.queues.consume_from.values()
         return [dict(queue.as_dict(recurse=True)) for queue in queues]
 
     # --- deeds ------------------------------------------------------------------------
@@ -144,28 +147,32 @@ class Controls:
             return ok(f"tasks {', '.join(sorted(ids))} flagged as revoked")
         number = int(signal_names.signum(signal or "TERM"))
         ended = []
-        for berth, run in self.supervisor.crew.running():
+        for berth, run in self._crew.running():
             if run.task_id in ids and not berth.verdict:
                 logger.info("Terminating %s (%s)", run.task_id, number)
-                if self.supervisor.crew.kill(berth, run, how=heir.TERMINATED, signum=number):
+                if self._crew.kill(berth, run, how=heir.TERMINATED, signum=number):
                     ended.append(run.task_id)
         return ok(f"terminate: {', '.join(ended)}" if ended else "terminate: tasks unknown")
 
     def _terminate(self, panel: Any, signal: Any, task_id: Any, **__: Any) -> Any:
         return self._revoke(panel, task_id, terminate=True, signal=signal)
 
+    def _heartbeat(self, _: Any, **__: Any) -> None:
+        if self.post is not None:
+            self.post.event("worker-heartbeat")
+
     def _restart(self, _: Any, **__: Any) -> Any:
-        for berth in self.supervisor.crew.berths:
+        for berth in self._crew.berths:
             if berth.pid:
-                self.supervisor.crew.retire(berth)
+                self._crew.retire(berth)
         return ok("each process is replaced after the task that it runs")
 
     def _shutdown(self, _: Any, msg: str = "Got shutdown from remote", **__: Any) -> None:
-        self.supervisor.stop(msg)
+        self._stop(msg)
 
     def _forwarder(self, name: str) -> Callable[..., Any]:
         def forward(_: Any, **arguments: Any) -> Any:
-            queues = self.supervisor.app.amqp.queues
+            queues = self._app.amqp.queues
             if name == "add_consumer":
                 queue = arguments["queue"]
                 if queue in queues:
@@ -184,7 +191,7 @@ class Controls:
         command = {"method": name, "arguments": arguments}
         if keep:
             self._replay.append(command)
-        for berth in self.supervisor.crew.berths:
+        for berth in self._crew.berths:
             if berth.pid:
                 berth.lines.send(command)
 

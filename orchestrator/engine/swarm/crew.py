@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.engine.swarm import heir
+from orchestrator.engine.swarm.forking import LOOK_UP
 from orchestrator.engine.swarm.lines import Lines, pair
 from orchestrator.engine.swarm.mortality import stopped
 from orchestrator.engine.swarm.slots import GO_ON, READY, RETIRE, Running, Slot, Slots
-from orchestrator.engine.swarm.forking import LOOK_UP
 
 logger = logging.getLogger("orchestrator.engine")
 
@@ -24,6 +24,8 @@ HALT = 0.05
 REQUEUE = "requeue"
 #: Children that may die over settling one message before it is given up.
 TRIES = 2
+#: Seconds after which a child that ends by itself with an error has at least lived.
+SHORT_LIFE = 2.0
 #: Shortest and longest pause before a child is replaced that ended before it was ready, in seconds.
 PAUSE, PAUSE_MOST = 0.5, 30.0
 
@@ -42,6 +44,7 @@ class Berth:
     wanted: bool = True
     #: When, on the monotonic clock, the next child is to be forked.
     fork_at: float = 0.0
+    forked_at: float = 0.0
     failures: int = 0
     #: How this child's running task was ended by us: ``how`` and its details.
     verdict: dict[str, Any] = field(default_factory=dict)
@@ -66,6 +69,10 @@ class Legacy:
     #: Serial of the message that its successor settles, 0 for none.
     stays: int
 
+    def for_broker(self) -> dict[str, Any]:
+        """Return it as arguments of ``Steward.reclaim``."""
+        return {"owner": self.owner, "finished": self.finished, "stays": self.stays}
+
 
 class Crew:
     """All berths."""
@@ -85,7 +92,10 @@ class Crew:
         """
         pid = berth.pid
         slot, run = berth.slot, berth.slot.running()
-        owner, finished, ready = slot.owner, slot.finished(), slot.state == READY
+        owner, finished = slot.owner, slot.finished()
+        # One that gives up as soon as it has begun is no better than one that never began.
+        broken = status > 255 and time.monotonic() < berth.forked_at + SHORT_LIFE
+        ready = slot.state == READY and not broken
         self._count(berth)
         if run is not None and run.serial in finished:
             run = None
@@ -139,7 +149,7 @@ class Crew:
         berth.theirs.receive()
         berth.theirs.forget()
         berth.slot.orders = GO_ON if consume else RETIRE
-        berth.soft_told = 0
+        berth.soft_told, berth.forked_at = 0, time.monotonic()
         berth.inherited, berth.estate = berth.estate or {}, None
         return {"number": berth.number, "estate": berth.inherited}
 

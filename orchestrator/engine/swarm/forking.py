@@ -24,10 +24,10 @@ _FOR_THE_SUPERVISOR = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIG
 def open_sockets() -> set[int]:
     """Return the descriptors of this process that are sockets."""
     found = set()
-    for name in os.listdir(_DESCRIPTORS) if _DESCRIPTORS.is_dir() else ():
+    for entry in _DESCRIPTORS.iterdir() if _DESCRIPTORS.is_dir() else ():
         with contextlib.suppress(OSError):
-            if stat.S_ISSOCK(os.fstat(int(name)).st_mode):
-                found.add(int(name))
+            if stat.S_ISSOCK(os.fstat(int(entry.name)).st_mode):
+                found.add(int(entry.name))
     return found
 
 

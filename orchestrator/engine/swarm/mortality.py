@@ -6,6 +6,7 @@ import ctypes
 import os
 import signal
 import sys
+from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 
@@ -27,8 +28,7 @@ def die_with_parent(parent: int) -> None:
 def stopped(pid: int) -> bool:
     """Whether a process has come to a halt after SIGSTOP; True where that cannot be told."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            # The name, in brackets, may hold anything.
-            return file.read().rpartition(b") ")[2][:1] in b"TtZX"
+        # The name, in brackets, may hold anything.
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2][:1] in b"TtZX"
     except FileNotFoundError:
         return True

@@ -45,7 +45,8 @@ class Post:
         self._facade = facade
         self._connection: Any = None
         self._pause = AGAIN
-        self._errors: tuple[type[Exception], ...] = (
+        #: What the loop raises when the connection breaks.
+        self.errors: tuple[type[Exception], ...] = (
             *app.connection_for_read().connection_errors,
             OperationalError,
             *ERRORS,
@@ -68,7 +69,7 @@ class Post:
             self.dispatcher = self._app.events.Dispatcher(connection, hostname=self._hostname, enabled=True)
             self._listen(connection)
             self.event("worker-online")
-        except self._errors as error:
+        except self.errors as error:
             self._timers_since(before)
             self.lost(error)
             return
@@ -88,21 +89,16 @@ class Post:
             return None
         try:
             return call(self.steward)
-        except self._errors as error:
+        except self.errors as error:
             self.lost(error)
             return None
-
-    @property
-    def errors(self) -> tuple[type[Exception], ...]:
-        """What the loop raises when the connection breaks."""
-        return self._errors
 
     def event(self, kind: str) -> None:
         """Send an event of the worker itself."""
         if self.dispatcher is None:
             return
         active, processed = self.counts()
-        with suppress(*self._errors):
+        with suppress(*self.errors):
             self.dispatcher.send(
                 kind, freq=HEARTBEAT, active=active, processed=processed, loadavg=load_average(), **SOFTWARE_INFO
             )

@@ -35,7 +35,6 @@ _ID = _OWNER + 256
 _NAME = _ID + 512
 _ARGS = _NAME + 512
 _KWARGS = _ARGS + 512
-assert _KWARGS + 512 <= SIZE
 
 #: What a supervisor orders: nothing, or to take no more messages and end.
 GO_ON, RETIRE = 0, 1
@@ -146,14 +145,14 @@ class Slot:
         return serial, soft, hard
 
     def running(self) -> Running | None:
-        """Return what runs. While the child lives, a task may begin or end during the reading: then it is read again."""
+        """Return what runs. If a task begins or ends during the reading, it is read again."""
         while True:
-            fields = _RUNNING.unpack_from(self._page, _RUN)
-            if not fields[0]:
+            serial, started_at, since, soft, hard, limit = _RUNNING.unpack_from(self._page, _RUN)
+            if not serial:
                 return None
-            found = Running(*fields, self._read(_ID), self._read(_NAME), self._read(_ARGS), self._read(_KWARGS))
-            if self.serial == found.serial:
-                return found
+            texts = [self._read(at) for at in (_ID, _NAME, _ARGS, _KWARGS)]
+            if self.serial == serial:
+                return Running(serial, started_at, since, soft, hard, limit, *texts)
 
     def finished(self) -> list[int]:
         """Return the serials of the last messages that the child has done with."""

@@ -7,8 +7,10 @@ import os
 import signal
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
+from billiard.common import REMAP_SIGTERM
 from celery.worker import state
 from kombu.asynchronous import Hub
 
@@ -18,6 +20,7 @@ from orchestrator.engine.swarm.control import Controls
 from orchestrator.engine.swarm.crew import Berth, Crew, Legacy
 from orchestrator.engine.swarm.pool import SOFT_LIMIT
 from orchestrator.engine.swarm.post import HEARTBEAT, Post
+from orchestrator.transport.steward import Steward
 
 logger = logging.getLogger("orchestrator.engine")
 
@@ -41,8 +44,9 @@ class Supervisor:
         self.options = options
         self.crew = Crew(options["concurrency"])
         self.hub = Hub()
-        self.controls = Controls(self)
+        self.controls = Controls(app, options, self.crew, self.stop)
         self.post = Post(app, options["hostname"], self.hub, self.controls.handlers, self.controls.facade)
+        self.controls.post = self.post
         self.post.counts = lambda: (len(self.crew.running()), sum(self.crew.totals().values()))
         #: Sockets that were open before any of ours: the project's, which children share.
         self._inherited: set[int] = set()
@@ -58,6 +62,8 @@ class Supervisor:
 
     def run(self) -> int:
         """Run until told to stop; return the exit code."""
+        queues = ", ".join(self.app.amqp.queues.consume_from)
+        logger.info("%s starts %d processes for: %s", self.options["hostname"], len(self.crew.berths), queues)
         self._inherited = forking.open_sockets()
         self._listen_for_signals()
         # The first children before the first connection.
@@ -66,7 +72,7 @@ class Supervisor:
         self.hub.call_repeatedly(LOOK, self._look)
         self.hub.call_repeatedly(HEARTBEAT, self.post.event, "worker-heartbeat")
         self.hub.call_repeatedly(self._lease / 4, self._renew)
-        self.hub.propagate_errors = self.post.errors
+        self.hub.propagate_errors = self.post.errors  # type: ignore[assignment]  # kombu says ()
         while not self._over():
             try:
                 self.hub.run_once()
@@ -118,7 +124,7 @@ class Supervisor:
         """Return what dead children held, and have the broker know what they had finished."""
         while self._legacies:
             legacy = self._legacies[0]
-            done = self.post.guarded(lambda s, one=legacy: s.reclaim(one.owner, one.finished, one.stays))
+            done = self.post.guarded(partial(Steward.reclaim, **legacy.for_broker()))
             if done is None:
                 return
             self._legacies.pop(0)
@@ -129,7 +135,7 @@ class Supervisor:
         owners = {berth.slot.owner for berth in self.crew.berths if berth.pid}
         owners.update(self._bereft, (legacy.owner for legacy in self._legacies))
         for owner in owners - {""}:
-            held = self.post.guarded(lambda steward, owner=owner: steward.renew(owner))
+            held = self.post.guarded(partial(Steward.renew, owner=owner))
             if held is None:
                 return
             if held <= 0:
@@ -203,8 +209,8 @@ class Supervisor:
             os.set_blocking(end, False)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         self.hub.add_reader(bell, self._on_signals, bell)
-        fast = os.environ.get("REMAP_SIGTERM") == "SIGQUIT"
-        self._fast = {signal.SIGQUIT, *({signal.SIGTERM} if fast else ())}
+        # Celery's own switch, for platforms whose one signal is to end a worker fast.
+        self._fast = {signal.SIGQUIT, *({signal.SIGTERM} if REMAP_SIGTERM == "SIGQUIT" else ())}
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD):
             signal.signal(number, lambda *_: None)
 
@@ -225,6 +231,7 @@ def prepare(app: Any, options: Mapping[str, Any]) -> None:
     from celery.app import trace
 
     app.loader.init_worker()
+    app.amqp.queues.select(options["queues"])
     app.log.setup(options["loglevel"], None, redirect_stdouts=False, colorize=options["colour"])
     # Finalizes the app.
     trace.setup_worker_optimizations(app, options["hostname"])

@@ -41,6 +41,12 @@ class Command(BrokerCommand):
         parser.add_argument(
             "--queues", "-Q", type=names, default=[], help="Queues to take tasks from, separated by commas."
         )
+        parser.add_argument(
+            "--strict",
+            action="store_true",
+            help="Take nothing from a queue of --queues while one that is named before it has anything. "
+            "Otherwise they take turns, and priorities count first.",
+        )
         parser.add_argument("--hostname", "-n", help="Name of this worker; %%h is the machine. Default: celery@%%h.")
         parser.add_argument(
             "--loglevel", "-l", type=str.upper, choices=LEVELS, default="INFO", help="Default: %(default)s."
@@ -67,6 +73,11 @@ class Command(BrokerCommand):
         # It advises an option that only Celery's own command has. What makes root dangerous, pickled
         # messages, is refused in any case.
         warnings.filterwarnings("ignore", category=SecurityWarning)
+        if options["strict"]:
+            app.conf.broker_transport_options = {
+                **app.conf.broker_transport_options,
+                "queue_order_strategy": "priority",
+            }
         pool = options["pool"] or ("swarm" if _can_swarm(app) else "prefork")
         common = {
             "hostname": host_format(default_nodename(options["hostname"])),
@@ -98,8 +109,8 @@ class Command(BrokerCommand):
         """
         if not _can_swarm(app):
             raise CommandError(
-                "A swarm needs the platform's transport (ORCHESTRATOR['TRANSPORT'] = 'orchestrator' and a broker URL of "
-                "redis://, rediss:// or sentinel://) and a system that can fork. Use --pool prefork."
+                "A swarm needs the platform's transport (ORCHESTRATOR['TRANSPORT'] = 'orchestrator' and a broker URL "
+                "of redis://, rediss:// or sentinel://) and a system that can fork. Use --pool prefork."
             )
         concurrency = options["concurrency"] or app.conf.worker_concurrency or os.cpu_count() or 1
         grace = options["grace"] if options["grace"] is not None else conf.settings().stop_grace_seconds
