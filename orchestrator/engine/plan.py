@@ -54,8 +54,8 @@ ORDINARY = frozenset(
 )
 #: Where Celery sends several events of tasks that travel together.
 _MANY = "task.multi"
-#: Of those options, the ones that ask for nothing where they are nought or empty.
-_NAUGHT = frozenset({"chain", "chord", "link", "link_error", "replaced_task_nesting", "retries"})
+#: Of those options, the ones that ask for nothing where they are nought.
+_NAUGHT = frozenset({"replaced_task_nesting", "retries"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -12,7 +13,7 @@ from celery.utils import uuid
 from kombu.exceptions import BatchPublishError, LimitExceeded, OperationalError
 
 from orchestrator.contracts.errors import BrokerUnavailable, InvalidOption, UnknownOption
-from orchestrator.contracts.message import HEADER, HEADER_VERSION, Parcel, Publication
+from orchestrator.contracts.message import HEADER, HEADER_VERSION, ONCE, Parcel, Publication
 from orchestrator.engine import keeping, size
 from orchestrator.transport.line import Failed
 from orchestrator.transport.sender import in_doubt
@@ -49,7 +50,8 @@ def describe(
     """
     if rest:
         options.update(zip(POSITIONAL, rest, strict=False))
-    task_id = options.pop("task_id", None) or uuid()
+    chosen = options.pop("task_id", None)
+    task_id = chosen or uuid()
     outbox = options.pop("outbox", None)
     for option in options:
         if _slip(option):
@@ -58,7 +60,7 @@ def describe(
     current = _task_stack.top
     headers = options.get("headers")
     carried = headers.get(HEADER) if headers else None
-    return Publication(
+    publication = Publication(
         name=name,
         task_id=task_id,
         args=args or (),
@@ -69,6 +71,10 @@ def describe(
         header=dict(carried) if carried else {"v": HEADER_VERSION},
         outbox=outbox,
     )
+    publication.header.pop(ONCE, None)
+    if chosen and current is not None and keeping.of_the_worker(publication):
+        name_successor(current.request, publication)
+    return publication
 
 
 @cache
@@ -110,6 +116,23 @@ class Dispatcher:
 def _never_kept(outbox: Any, publication: Publication) -> bool:
     """Whether the outbox has no say."""
     return outbox is None or keeping.of_the_worker(publication) or publication.options.get("connection") is not None
+
+
+def name_successor(request: Any, publication: Publication) -> None:
+    """Name what a delivery leads to: delivered again, it leads to the same, which then is not published again.
+
+    The id alone would not do: somebody may send one id twice on purpose, and both may be retried.
+    """
+    parent: Mapping[str, Any] = request.get(HEADER) or {}
+    sent_at = parent.get("at")
+    if sent_at is None:
+        return
+    own = publication.header
+    parts = (
+        *(request.id, sent_at, request.retries or 0, parent.get("deferrals", 0)),
+        *(publication.name, publication.task_id, publication.options.get("retries") or 0, own.get("deferrals", 0)),
+    )
+    own[ONCE] = hashlib.blake2b(repr(parts).encode(), digest_size=12).hexdigest()
 
 
 def sender(app: Any, send_task: Callable[..., Any]) -> Callable[[Publication], Any]:

@@ -25,11 +25,12 @@ from celery.events.dispatcher import EventDispatcher
 from celery.utils.time import add_seconds_to_datetime, maybe_make_aware
 from kombu.serialization import registry
 
-from orchestrator.contracts.message import HEADER, Publication
+from orchestrator.contracts.message import HEADER, ONCE, Publication
 from orchestrator.engine import plan as plans
 from orchestrator.engine.filling import Filled, enveloped, fill
 from orchestrator.engine.plan import Plan
-from orchestrator.transport import line as lines
+from orchestrator.transport.line import Unfit
+from orchestrator.transport.lines import Lines
 from orchestrator.transport.sender import Ready
 
 #: Seconds to wait for a connection where ``broker_pool_acquire_timeout`` says nothing.
@@ -53,7 +54,7 @@ class Quick:
         self._changes: dict[str, Any] = {}
         self._usable = False
         self._levels = 0
-        self._lines: lines.Lines | None = None
+        self._lines: Lines | None = None
 
     # --- may we? --------------------------------------------------------------------
 
@@ -134,7 +135,7 @@ class Quick:
         """Return the plan for a publication, made if it is the first of its kind."""
         options = publication.options
         headers = options.get("headers")
-        if headers is not None and len(headers) != (HEADER in headers):
+        if (headers is not None and len(headers) != (HEADER in headers)) or ONCE in publication.header:
             return None
         try:
             inside = _task_stack.top is not None and self._app.current_worker_task is not None
@@ -161,7 +162,7 @@ class Quick:
         try:
             with self.lines.line() as line:
                 return plans.make(self._app, line, publication, inside=inside, timed=timed)
-        except lines.Unfit:
+        except Unfit:
             self._usable = False
             return None
 
@@ -204,12 +205,12 @@ class Quick:
         return None if _task_stack.top is None else self._app.current_worker_task
 
     @property
-    def lines(self) -> lines.Lines:
+    def lines(self) -> Lines:
         """The connections on which messages are sent."""
         if self._lines is None:
             app, conf = self._app, self._app.conf
             patience = conf.broker_pool_acquire_timeout or PATIENCE
-            self._lines = lines.Lines(app.connection_for_write, conf.broker_pool_limit or None, patience)
+            self._lines = Lines(app.connection_for_write, conf.broker_pool_limit or None, patience)
         return self._lines
 
 

@@ -118,7 +118,7 @@ class OrchestratedTask(redispatch.OurTask, Task):  # type: ignore[misc]  # Celer
             PublishFailed: the broker did not take the message, as far as is known.
         """
         made = None
-        if not producer and not link and not link_error:
+        if producer is None and link is None and link_error is None:
             made = self.publish_options(args, kwargs, {**options, "shadow": shadow} if shadow else options)
         if made is None:
             return super().apply_async(args, kwargs, task_id, producer, link, link_error, shadow, **options)

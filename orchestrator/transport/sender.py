@@ -26,8 +26,9 @@ from orchestrator.transport.keys import MARKER_MS, Keys
 
 #: Seconds for which a call that got no answer can be asked about.
 REMEMBERED = 600
-#: Seconds for which a successor is not published a second time.
-ONCE = 24 * 3600
+#: Seconds for which a successor is not published a second time: what it follows comes back within a lease, and then
+#: has to wait and to run again. A key takes a hundred bytes.
+ONCE = 1800
 #: Ids noted at most; older ones are forgotten first.
 _MOST = 100_000
 

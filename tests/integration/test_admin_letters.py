@@ -15,9 +15,9 @@ from orchestrator.contracts.message import WireMessage
 from orchestrator.contracts.outcome import Reason
 from orchestrator.deadletters import bulk_pages, services
 from orchestrator.deadletters.models import DeadLetter, State
+from tests.support.bodies import body_of
 from tests.support.broker import Broker
 from tests.support.inbox import filed, person
-from tests.support.letters import body_of
 
 # The verbs commit step by step, so a test inside one transaction would show another thing.
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("broker"), pytest.mark.database]

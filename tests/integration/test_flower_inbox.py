@@ -19,7 +19,8 @@ from orchestrator.flower import inbox
 from orchestrator.flower.access import Right
 from orchestrator.flower.pages import BULK_LIMIT, GroupRedriveHandler
 from tests.support import far_side
-from tests.support.letters import body_of, dead_letter
+from tests.support.bodies import body_of
+from tests.support.letters import dead_letter
 from tests.support.people import PASSWORD, person
 from tests.support.visitor import Visitor
 from tests.support.wait import eventually

@@ -14,18 +14,19 @@ from celery import signals
 from django.test import override_settings
 from hypothesis import given
 from hypothesis import strategies as st
+from kombu.entity import Exchange, Queue
 
 from orchestrator import task
 from orchestrator.celery import get_app
-from orchestrator.contracts.errors import MessageTooBig
+from orchestrator.contracts.errors import MessageTooBig, Unroutable
 from orchestrator.engine import filling
-from orchestrator.transport.line import Lines
+from orchestrator.transport.lines import Lines
 from tests.conftest import Broker
 from tests.support.wait import eventually
 from tests.support.zoo import add
 
 
-@task(ignore_result=True, priority=6, sensitive=("code",))
+@task(ignore_result=True, sensitive=("code",))
 def guarded(number: int, code: str = "") -> None:
     """Has options, and an argument that nobody may see."""
 
@@ -107,10 +108,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "result": {"ignore_result": False},
     "own property": {"app_id": "shop"},
     "expires": {"expires": 600},
-    "naught": {"countdown": 0, "retries": 0, "link": []},
+    "naught": {"countdown": 0, "retries": 0},
     "later": {"countdown": 3600},
     "eta": {"eta": __import__("datetime").datetime(2030, 1, 2, tzinfo=__import__("datetime").UTC), "priority": 6},
     "naive eta": {"eta": __import__("datetime").datetime(2030, 1, 2)},
+    "no links": {"link": [], "link_error": None},
     "near": {"countdown": 0.5},
     "headers": {"headers": {"shop": "7"}},
     "shadow": {"shadow": "else"},
@@ -264,3 +266,19 @@ def test_arguments_are_shown_as_celery_shows_them(values: list[Any]) -> None:
 
     for value in (tuple(values), values, {str(number): item for number, item in enumerate(values)}):
         assert filling._shown(None, value, 1024, 3) == (saferepr(value, 1024, maxlevels=3) if value else repr(value))
+
+
+def test_a_message_that_no_queue_would_take_is_refused(broker: Broker) -> None:
+    """Kombu drops it without a word. A bound queue takes it, and fanout, which has no queues, is left alone."""
+    app = get_app()
+    with pytest.raises(Unroutable, match=r"exchange 'nowhere' with routing key 'x'.*\[lost\].*not sent"):
+        add.apply_async((1, 2), exchange="nowhere", routing_key="x", task_id="lost")
+    shop = Exchange("shop", type="topic")
+    with app.connection_for_write() as connection:
+        Queue("orders", shop, routing_key="order.*")(connection.default_channel).declare()
+        options: dict[str, Any] = {"exchange": shop, "connection": connection}
+        add.apply_async((1, 2), routing_key="order.new", **options)
+        with pytest.raises(Unroutable):
+            add.apply_async((1, 2), routing_key="invoice.new", **options)
+        add.apply_async((1, 2), exchange=Exchange("all", type="fanout"), routing_key="", connection=connection)
+    assert broker.client.llen("orders") == 1

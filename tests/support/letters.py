@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.contracts.outcome import Reason
@@ -21,9 +19,3 @@ def dead_letter(*args: Any, task: str = TASK, queue: str = "celery", **columns: 
         setattr(row, name, value)
     row.save()
     return row
-
-
-def body_of(message: Mapping[str, Any]) -> bytes:
-    """Return the body of a message as it lies in a Redis: plain on our transport where it is text, else base64."""
-    body: str = message["body"]
-    return base64.b64decode(body) if message["properties"].get("body_encoding") == "base64" else body.encode()
