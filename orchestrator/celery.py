@@ -24,6 +24,7 @@ from orchestrator.contracts.ports import Outbox
 from orchestrator.engine.app import EngineApp
 from orchestrator.engine.task import OrchestratedTask
 from orchestrator.policies.redaction import Redaction, cover
+from orchestrator.stores.redis.attempts import RedisAttemptLog
 from orchestrator.stores.redis.idempotency import RedisIdempotencyRecords
 from orchestrator.stores.redis.leases import RedisLeases
 from orchestrator.transport import office, registry
@@ -107,12 +108,15 @@ class OrchestratorApp(EngineApp):
         settings = conf.settings()
         url = conf.state_url()
         letterbox = named("LETTERBOX", settings.letterbox)(url, settings.key_prefix, settings.letterbox_timeout)
+        attempts = RedisAttemptLog(url, settings.key_prefix, settings.letterbox_timeout, gathers=office.attended)
+        office.accompany(attempts)
         leases = RedisLeases(url, settings.key_prefix, settings.letterbox_timeout)
         parts = Parts(
             letterbox=letterbox,
             leases=leases,
             idempotency=RedisIdempotencyRecords(leases),
             transactional_records=_transactional_records,
+            attempts=attempts,
             redacted_names=settings.redacted_names,
             lease_seconds=settings.lease_seconds,
         )

@@ -181,3 +181,5 @@ class Attempt:
     letter: Any = None
     #: What it will be called if it ends well; a policy that ran nothing says so here.
     verdict: Verdict = Verdict.SUCCEEDED
+    #: When its body's process began with it, in seconds since the epoch, where whoever settles knows.
+    started_at: float | None = None

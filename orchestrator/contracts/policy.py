@@ -14,7 +14,7 @@ from typing import Any
 from orchestrator.contracts.idempotency import IdempotencyRecords, TransactionalRecords
 from orchestrator.contracts.message import Attempt, Publication
 from orchestrator.contracts.outcome import Outcome
-from orchestrator.contracts.ports import Leases, Letterbox
+from orchestrator.contracts.ports import AttemptLog, Leases, Letterbox
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,7 @@ class Parts:
     idempotency: IdempotencyRecords
     #: Loaded when a task first asks for it: it needs a database model.
     transactional_records: Callable[[], TransactionalRecords]
+    attempts: AttemptLog
     redacted_names: tuple[str, ...] = ()
     #: Seconds that a lease lasts without being renewed.
     lease_seconds: float = 30.0

@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterable, Sequence
 import redis
 
 from orchestrator.transport.buffer import STUCK, Buffer, HandedOut, tag_of
-from orchestrator.transport.companion import Companion, Nobody
+from orchestrator.transport.companion import Companion, Company
 from orchestrator.transport.inflight import Claimed, InFlight
 from orchestrator.transport.keys import Keys
 from orchestrator.transport.pacing import Pace
@@ -41,7 +41,7 @@ class Ledger:
         self.client = client
         self.keys = keys
         self.lease = lease
-        self.companion = companion or Nobody()
+        self.companion = companion or Company()
         self.pid = os.getpid()
         self.lock = threading.RLock()
         #: Set when something waits for the heartbeat thread.

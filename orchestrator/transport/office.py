@@ -13,7 +13,7 @@ import redis
 
 from orchestrator import conf
 from orchestrator.transport import delayed, inflight
-from orchestrator.transport.companion import Companion
+from orchestrator.transport.companion import Companion, Company
 from orchestrator.transport.heartbeat import ROUND, Heartbeat
 from orchestrator.transport.inflight import Aside
 from orchestrator.transport.keys import Keys
@@ -29,7 +29,7 @@ class Office:
         settings = conf.settings()
         self.keys = keys
         self.client = client
-        self.ledger = Ledger(client, keys, lease=settings.lease_seconds, companion=_companion)
+        self.ledger = Ledger(client, keys, lease=settings.lease_seconds, companion=_company)
         self._max_deliveries = settings.max_deliveries
         self._lease = settings.lease_seconds
         self._consumers = 0
@@ -83,15 +83,12 @@ def duties(client: redis.Redis, keys: Keys, lease: float, max_deliveries: int) -
     return 0.0 if moved >= delayed.BATCH else min(left, ROUND)
 
 
-_companion: Companion | None = None
+_company = Company()
 
 
 def accompany(companion: Companion) -> None:
-    """Say what has to be safe before acknowledgements of this process are; known to ledgers made from then on."""
-    global _companion  # noqa: PLW0603 - one a process
-    _companion = companion
-    for one in list(_offices.values()):
-        one.ledger.companion = companion
+    """Say what has to be safe before acknowledgements of this process are."""
+    _company.join(companion)
 
 
 def attended() -> bool:

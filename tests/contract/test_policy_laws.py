@@ -29,6 +29,7 @@ from orchestrator.launch.ports import free_port
 from orchestrator.policies.dead_letter import DeadLetters
 from orchestrator.policies.outbox import SendOnce
 from orchestrator.policies.redrive import RedriveOnce
+from orchestrator.stores.redis.attempts import RedisAttemptLog
 from orchestrator.stores.redis.idempotency import RedisIdempotencyRecords
 from orchestrator.stores.redis.leases import RedisLeases
 from orchestrator.stores.redis.letters import RedisLetterbox, RedisLetterSource
@@ -78,6 +79,7 @@ def parts(url: str, timeout: float = 2.0, prefix: str = "") -> Parts:
         leases=leases,
         idempotency=RedisIdempotencyRecords(leases),
         transactional_records=DatabaseRecords,
+        attempts=RedisAttemptLog(url, prefix, timeout),
         redacted_names=conf.REDACTED_NAMES,
     )
 
@@ -161,7 +163,6 @@ def letter_for(subject: Attempt) -> Callable[[Outcome], Letter]:
     """Return what builds the letter of an attempt."""
 
     def build_letter(outcome: Outcome) -> Letter:
-        assert outcome.reason is not None
         message = WireMessage(b"[[], {}, {}]", "application/json", "utf-8", {"task": subject.task.name}, {})
         return Letter(
             subject.attempt_id,
