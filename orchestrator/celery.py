@@ -30,6 +30,7 @@ from orchestrator.engine.bulk import bulk as _bulk
 from orchestrator.engine.publication import Dispatcher
 from orchestrator.engine.task import OrchestratedTask
 from orchestrator.policies.redaction import Redaction, cover
+from orchestrator.stores.redis.attempts import RedisAttemptLog
 from orchestrator.stores.redis.breakers import RedisBreakers
 from orchestrator.stores.redis.deduplication import RedisDeduplicationLocks
 from orchestrator.stores.redis.idempotency import RedisIdempotencyRecords
@@ -128,6 +129,8 @@ class OrchestratorApp(EngineApp):
         settings = conf.settings()
         url = conf.state_url()
         letterbox = named("LETTERBOX", settings.letterbox)(url, settings.key_prefix, settings.letterbox_timeout)
+        attempts = RedisAttemptLog(url, settings.key_prefix, settings.letterbox_timeout, gathers=office.attended)
+        office.accompany(attempts)
         leases = RedisLeases(url, settings.key_prefix, settings.letterbox_timeout)
         parts = Parts(
             letterbox=letterbox,
@@ -144,6 +147,7 @@ class OrchestratorApp(EngineApp):
             dispatch=Dispatcher(self),
             breakers=RedisBreakers(leases),
             control_flow=(TaskPredicate,),
+            attempts=attempts,
             redacted_names=settings.redacted_names,
             lease_seconds=settings.lease_seconds,
             limits_open=settings.limits_fail == "open",

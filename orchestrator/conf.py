@@ -39,6 +39,7 @@ REDACTED_NAMES = (
 
 POLICIES = (
     "orchestrator.policies.telemetry.Telemetry",
+    "orchestrator.policies.attempts.Attempts",
     "orchestrator.policies.dead_letter.DeadLetters",
     "orchestrator.policies.redaction.Redaction",
     "orchestrator.policies.redrive.RedriveOnce",

@@ -197,3 +197,5 @@ class Attempt:
     priority: int = 0
     #: Whether the message can wait in the line of a limit; elsewhere it is deferred.
     parks: bool = False
+    #: When its body's process began with it, in seconds since the epoch, where whoever settles knows.
+    started_at: float | None = None

@@ -17,7 +17,7 @@ from orchestrator.contracts.idempotency import IdempotencyRecords, Transactional
 from orchestrator.contracts.limiting import LimitStore
 from orchestrator.contracts.message import Attempt, Parcel, Publication
 from orchestrator.contracts.outcome import Outcome
-from orchestrator.contracts.ports import Dispatch, Leases, Letterbox
+from orchestrator.contracts.ports import AttemptLog, Dispatch, Leases, Letterbox
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,7 @@ class Parts:
     deduplication: DeduplicationLocks
     dispatch: Dispatch
     breakers: Breakers
+    attempts: AttemptLog
     redacted_names: tuple[str, ...] = ()
     #: Seconds that a lease lasts without being renewed.
     lease_seconds: float = 30.0

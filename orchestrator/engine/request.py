@@ -151,6 +151,7 @@ class OrchestratedRequest(Request):  # type: ignore[misc]  # Celery's Request is
             retries=self._retries,
             header=self._request_dict.get(HEADER) or {},
             letter=self._letter,
+            started_at=self.time_start,
         )
         self._settled = settle(self._app, attempt, outcome)
         return self._settled

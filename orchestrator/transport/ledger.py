@@ -20,7 +20,7 @@ import redis
 
 from orchestrator.contracts.limiting import Waiting
 from orchestrator.transport.buffer import STUCK, Buffer, HandedOut, tag_of
-from orchestrator.transport.companion import Companion, Nobody
+from orchestrator.transport.companion import Companion, Company
 from orchestrator.transport.inflight import Claimed, InFlight
 from orchestrator.transport.keys import Keys
 from orchestrator.transport.pacing import Pace
@@ -53,7 +53,7 @@ class Ledger:
         self._witness = witness
         self.keys = keys
         self.lease, self.low_share = lease, low_share
-        self.companion = companion or Nobody()
+        self.companion = companion or Company()
         self.pid = os.getpid()
         self.lock = threading.RLock()
         #: Set when something waits for the heartbeat thread.

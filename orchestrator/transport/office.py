@@ -13,7 +13,7 @@ import redis
 
 from orchestrator import conf
 from orchestrator.transport import delayed, inflight, parking
-from orchestrator.transport.companion import Companion
+from orchestrator.transport.companion import Companion, Company
 from orchestrator.transport.fairness import FairQueues
 from orchestrator.transport.heartbeat import ROUND, Heartbeat
 from orchestrator.transport.inflight import Aside
@@ -36,7 +36,7 @@ class Office:
             keys,
             lease=settings.lease_seconds,
             low_share=settings.low_priority_share,
-            companion=_companion,
+            companion=_company,
             witness=_witness,
         )
         self.fair = FairQueues(client, keys)
@@ -100,15 +100,12 @@ def duties(client: redis.Redis, keys: Keys, lease: float, max_deliveries: int) -
     return 0.0 if moved >= delayed.BATCH else min(left, ROUND)
 
 
-_companion: Companion | None = None
+_company = Company()
 
 
 def accompany(companion: Companion) -> None:
-    """Say what has to be safe before acknowledgements of this process are; known to ledgers made from then on."""
-    global _companion  # noqa: PLW0603 - one a process
-    _companion = companion
-    for one in list(_offices.values()):
-        one.ledger.companion = companion
+    """Say what has to be safe before acknowledgements of this process are."""
+    _company.join(companion)
 
 
 def attended() -> bool:

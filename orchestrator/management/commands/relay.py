@@ -26,6 +26,7 @@ from orchestrator.monitoring import delayed
 from orchestrator.outbox import services as outbox
 from orchestrator.runs import chords, retention
 from orchestrator.runs import drain as results
+from orchestrator.runs.attempts import AttemptDrain
 from orchestrator.runs.outgoing import store
 from orchestrator.stores.redis.presence import SHOW_EVERY, Presence
 
@@ -171,8 +172,10 @@ class Command(BaseCommand):
             sent = 0
             while done := outbox.sweep():
                 sent += done
-            while write_results():
+            note_attempts = AttemptDrain()
+            while write_results() + note_attempts():
                 pass
+            note_attempts.close()
             resumed = services.resume_interrupted()
             pruned = services.prune() + retention.prune() + idempotency.prune()
         except AWAY as error:
@@ -197,11 +200,13 @@ def _run(drain: Drain, batch: int, show: Callable[[], int]) -> None:
     stop = Stop()
     stop.listen()
     busy = False
+    attempts = AttemptDrain()
     letters = Duty("Letters", lambda: drain(batch, BUSY_WAIT if busy else WAIT))
     duties = (
         letters,
         Duty("Delayed messages", delayed.keep_moving, every=MOVE_EVERY),
         Duty("Results", _results()),
+        Duty("Attempts", attempts),
         Duty("Chords", lambda: chords.look_again(get_app()), every=CHORDS_EVERY),
         Duty("Outbox", outbox.sweep),
         Duty("Changed limits", limits.repair, every=REPAIR_EVERY),
@@ -221,4 +226,8 @@ def _run(drain: Drain, batch: int, show: Callable[[], int]) -> None:
         busy = done > 0
         # Only while the letters' store is away: else the drain itself waits for the next letter.
         stop.wait(max(0.0, min(WAIT, letters.due - time.monotonic())))
+    try:
+        attempts.close()
+    except StoreUnavailable as error:
+        logger.info("Leaving without signing off: %s", error)
     logger.info("Relay ended in order.")
