@@ -26,6 +26,8 @@ class Report:
     results: list[Result] = field(default_factory=list)
     queues: list[counting.QueueCount] | None = None
     in_flight: int | None = None
+    delayed: int | None = None
+    paused: list[str] | None = None
     workers: list[str] | None = None
     letterbox: counting.Letterbox | None = None
     open_letters: int | None = None
@@ -44,6 +46,8 @@ class Report:
             "checks": [result.as_json() for result in self.results],
             "queues": None if self.queues is None else [queue.as_json() for queue in self.queues],
             "in_flight": self.in_flight,
+            "delayed": self.delayed,
+            "paused": self.paused,
             "workers": self.workers,
             "dead_letters": {
                 "open": self.open_letters,
@@ -80,7 +84,10 @@ def _looks(made: Report) -> list[tuple[str, Check]]:
 
     def count_queues(timeout: float) -> str:
         made.queues, made.in_flight = counting.ready(timeout), counting.in_flight(timeout)
-        return f"{sum(queue.ready for queue in made.queues)} ready"
+        made.delayed = counting.waiting_for_their_time(timeout)
+        made.paused = counting.paused(timeout)
+        told = f"{sum(queue.ready for queue in made.queues)} ready"
+        return f"{told}; paused: {', '.join(made.paused)}" if made.paused else told
 
     def ask_workers(_timeout: float) -> str:
         made.workers = counting.workers(WORKER_PATIENCE)

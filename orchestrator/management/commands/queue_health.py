@@ -51,4 +51,6 @@ class Command(BaseCommand):
             self.stdout.write(f"  queue {queue.name}: {queue.ready} ready" + (f" ({detail})" if detail else ""))
         if found.in_flight is not None:
             self.stdout.write(f"  in flight: {found.in_flight}")
+        if found.delayed is not None:
+            self.stdout.write(f"  delayed: {found.delayed}")
         self.stdout.write(f"verdict: {found.verdict.word}")
