@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -71,6 +71,11 @@ class EngineApp(Celery):  # type: ignore[misc]  # Celery is untyped
         return super().send_task(name, *args, **options)
 
     @cached_property
+    def AsyncResult(self) -> Any:
+        """Celery's class of results, told apart by ``duplicate_of``."""
+        return self.subclass_with_self("orchestrator.engine.result:AsyncResult")
+
+    @cached_property
     def _publish(self) -> Callable[[Publication], Any]:
         return self.stack.publisher(publication.sender(self, super().send_task))
 
@@ -84,6 +89,43 @@ class EngineApp(Celery):  # type: ignore[misc]  # Celery is untyped
             InvalidOption: the outbox cannot do what was asked for.
         """
         return self._publish(publication.describe(self, name, args, kwargs, rest, options))
+
+    @cached_property
+    def ResultSet(self) -> Any:
+        """Class of sets of results, which are read together."""
+        return self.subclass_with_self("orchestrator.engine.results:Together", name="ResultSet")
+
+    @cached_property
+    def GroupResult(self) -> Any:
+        """Class of results of groups, which are read together."""
+        return self.subclass_with_self("orchestrator.engine.results:TogetherGroup", name="GroupResult")
+
+    def results(self, task_ids: Iterable[str]) -> list[Any]:
+        """Return an ``AsyncResult`` for each id, in order; the first look at each costs nothing more.
+
+        With our result backend all states are fetched at once, as they are now: what is looked at a second later,
+        or a second time and has not ended, is asked for again.
+
+        Raises:
+            DatabaseError: the database cannot be asked.
+        """
+        ids = [str(task_id) for task_id in task_ids]
+        prefetch = getattr(self.backend, "prefetch", None)
+        if prefetch is not None:
+            prefetch(ids)
+        return [self.AsyncResult(task_id) for task_id in ids]
+
+    def run_swarm(self, options: Mapping[str, Any]) -> int:
+        """Run a worker of several processes until it is told to stop; see ``engine.swarm.supervisor``.
+
+        Returns:
+            the exit code.
+        """
+        # Only workers import it.
+        from orchestrator.engine.swarm import supervisor
+
+        supervisor.prepare(self, options)
+        return supervisor.Supervisor(self, options).run()
 
     def _task_from_fun(self, fun: Any, name: str | None = None, base: Any = None, **options: Any) -> Any:
         """Register a function; a base class of somebody else's is combined with ours."""
@@ -135,7 +177,8 @@ class EngineApp(Celery):  # type: ignore[misc]  # Celery is untyped
         Raises:
             BrokerUnavailable: the broker did not take it, as far as is known.
         """
-        keeping.send(self, parcel, mark)
+        send = self.stack.sender(lambda kept: keeping.send(self, kept, mark))
+        send(parcel)
 
     def send_kept_many(self, parcels: Sequence[tuple[Parcel, Mapping[str, str]]]) -> None:
         """Send messages that the outbox kept, each with its mark, in one call where that can be done.

@@ -179,7 +179,7 @@ class Sender:
         place = None
         if outbox is not None and not keeping.of_the_worker(one) and one.options.get("connection") is None:
             place = outbox.place(one.outbox)
-        filled = app.quick.fill(one) if app.quick.steady() else None
+        filled = app.quick.fill(one) if app.quick.steady() and not one.alone else None
         if filled is None:
             self._flush()
             one.gather = None

@@ -83,6 +83,41 @@ def _slip(option: str) -> bool:
     return bool(difflib.get_close_matches(option, ("outbox",), n=1, cutoff=0.75))
 
 
+class Dispatcher:
+    """What a policy may ask about a publication (:class:`~orchestrator.contracts.ports.Dispatch`)."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    def place(self, publication: Publication) -> str | None:
+        """Return the database that will keep it until it is sent.
+
+        Raises:
+            InvalidOption: the outbox cannot do what was asked for.
+        """
+        outbox = self._app.outbox
+        if _never_kept(outbox, publication):
+            return None
+        place: str | None = outbox.place(publication.outbox)
+        return place
+
+    def of_the_worker(self, publication: Publication) -> bool:
+        """Whether a worker publishes it for itself."""
+        return keeping.of_the_worker(publication)
+
+    def duplicate(self, publication: Publication, task_id: str) -> Any:
+        """Return the first one's result, told that this call is its duplicate."""
+        result = (publication.options.get("result_cls") or self._app.AsyncResult)(task_id)
+        result.ignored = publication.options.get("ignore_result")
+        result.duplicate_of = task_id
+        return result
+
+
+def _never_kept(outbox: Any, publication: Publication) -> bool:
+    """Whether the outbox has no say."""
+    return outbox is None or keeping.of_the_worker(publication) or publication.options.get("connection") is not None
+
+
 def name_successor(request: Any, publication: Publication) -> None:
     """Name what a delivery leads to: delivered again, it leads to the same, which then is not published again.
 
@@ -103,6 +138,8 @@ def name_successor(request: Any, publication: Publication) -> None:
 def sender(app: Any, send_task: Callable[..., Any]) -> Callable[[Publication], Any]:
     """Return the innermost step of the publish chain: Celery's own ``send_task``, or the outbox."""
 
+    dispatch = Dispatcher(app)
+
     def send(publication: Publication) -> Any:
         options = publication.options
         headers = options.pop("headers", None)
@@ -110,15 +147,15 @@ def sender(app: Any, send_task: Callable[..., Any]) -> Callable[[Publication], A
         if publication.gather is not None:
             return publication.gather(publication, send)
         outbox = app.outbox
-        if outbox is None or keeping.of_the_worker(publication) or options.get("connection") is not None:
-            _refuse_without(outbox, publication)
-            return _direct(app, send_task, publication)
-        place = outbox.place(publication.outbox)
+        place = dispatch.place(publication)
         if place is not None:
             size.check(app, publication)
             result, parcel = _built(send_task, publication)
-            outbox.keep(parcel, place)
-            return result
+            first = outbox.keep(parcel, place)
+            return result if first is None else dispatch.duplicate(publication, first)
+        if _never_kept(outbox, publication):
+            _refuse_without(outbox, publication)
+            return _direct(app, send_task, publication)
         if publication.outbox is False or not outbox.fallback:
             return _direct(app, send_task, publication)
         try:

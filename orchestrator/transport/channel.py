@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Iterable
+from functools import cached_property
 from queue import Empty
 from typing import Any
 
@@ -12,7 +14,8 @@ from kombu.transport import redis as stock
 from kombu.transport import virtual
 from kombu.utils.json import loads
 
-from orchestrator.transport import publishing, wire
+from orchestrator.contracts.limiting import Waiting
+from orchestrator.transport import fairness, parking, publishing, wire
 from orchestrator.transport.buffer import Buffer, tag_of
 from orchestrator.transport.clients import Clients, refused_is_lost
 from orchestrator.transport.inflight import Claimed
@@ -21,6 +24,8 @@ from orchestrator.transport.qos import TURN, QoS
 
 logger = logging.getLogger("orchestrator.transport")
 
+#: How kombu marks what JSON has no type for.
+_TYPED = b'"__type__"'
 #: Part of the format, so that every peer finds every message.
 FIXED = ("sep", "priority_steps")
 
@@ -78,6 +83,9 @@ class Channel(Clients):
         with refused_is_lost():
             super()._queue_bind(*args, **kwargs)
 
+    def _purge(self, queue: str) -> int:
+        return int(super()._purge(queue)) + fairness.purge(self.raw, self.keys, queue)
+
     # --- consuming ----------------------------------------------------------------
 
     def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:
@@ -99,7 +107,9 @@ class Channel(Clients):
         return result
 
     def _update_claiming(self) -> None:
-        queues = self.active_queues
+        active = self.active_queues
+        # In the order in which they were asked for, which the set has lost.
+        queues = [queue for queue in self._active_queues if queue in active]
         # Replies to remote control and the like need no promises: a channel that has only such queues pops them.
         self._claiming = queues if any(queue not in self._no_ack for queue in queues) else []
         self._hope = True
@@ -118,9 +128,10 @@ class Channel(Clients):
         if buffer is None:
             return False
         if not buffer and self._hope:
-            queues = self._queue_cycle.consume(len(self._claiming))
+            strict = self.queue_order_strategy == "priority"
+            queues = self._claiming if strict else self._queue_cycle.consume(len(self._claiming))
             want = self.ledger.pace.batch(self.qos.free, self.qos.prefetch_count)
-            self._hope = self.ledger.claim(buffer, queues, want)
+            self._hope = self.ledger.claim(buffer, queues, want, strict=strict)
             if self._expires:
                 with self.conn_or_acquire() as client:
                     for queue in queues:
@@ -147,6 +158,8 @@ class Channel(Clients):
         tag = tag_of(claimed)
         message["properties"]["delivery_tag"] = tag
         headers = message.get("headers")
+        if isinstance(headers, dict):
+            self.office.fair.notice(claimed.queue, headers)
         name = headers.get("task") if isinstance(headers, dict) else None
         if isinstance(name, str) and not message["headers"].get("eta"):
             self.ledger.started(tag, name)
@@ -161,7 +174,9 @@ class Channel(Clients):
     def _readable(claimed: Claimed) -> dict[str, Any] | None:
         """Return a message as kombu wants it, or None if it is none."""
         try:
-            message = loads(claimed.message.decode())
+            # kombu's own types are rare, and looking for them in every object costs more than decoding.
+            decode = loads if _TYPED in claimed.message else json.loads
+            message = decode(claimed.message.decode())
             if message.pop(DELIVERY_MEMBER, None) is not None:
                 message["properties"]["delivery_info"]["redelivered"] = True
             message["properties"]["delivery_info"]["exchange"]
@@ -179,8 +194,14 @@ class Channel(Clients):
         finally:
             ledger.drop_buffer(single)
             self.office.close()
-        if taken is None:
-            return None
+        return None if taken is None else self._message_of(taken, no_ack=no_ack)
+
+    def take_over(self, owner: str, serial: int) -> Any:
+        """Return a message that another process held and cannot end any more; None if it has lost it."""
+        taken = self.ledger.take_over(owner, serial)
+        return None if taken is None else self._message_of(taken)
+
+    def _message_of(self, taken: Claimed, *, no_ack: bool = False) -> Any:
         raw = self._readable(taken)
         if raw is None:
             self.ledger.set_aside(taken, "undecodable")
@@ -193,6 +214,16 @@ class Channel(Clients):
         else:
             self.qos.append(message, message.delivery_tag)
         return message
+
+    @cached_property
+    def parks(self) -> bool:
+        """Whether messages of this broker can wait for limits: those are counted on the same server."""
+        return parking.possible(self.connection.client)
+
+    def park(self, message: Any, waiting: Waiting) -> None:
+        """Let a message wait in the line of a limit instead of acknowledging it."""
+        self.qos.park(message.delivery_tag, waiting)
+        message._state = "REQUEUED"
 
     # --- waiting for a wake-up -----------------------------------------------------
 

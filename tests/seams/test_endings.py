@@ -20,7 +20,7 @@ from tests.support.endings import Run
 # The mark makes pytest-django set the database up; the rows are read once, by the fixture.
 pytestmark = [pytest.mark.database, pytest.mark.django_db]
 
-POOLS = ("prefork", "solo", "threads")
+POOLS = ("swarm", "prefork", "solo", "threads")
 
 
 @pytest.fixture(scope="module", params=POOLS)
