@@ -63,6 +63,7 @@ INSTALLED_APPS = [
     "orchestrator.runs",
     "orchestrator.schedules",
     "orchestrator.idempotency",
+    "orchestrator.limits",
     "orchestrator.guards",
     "orchestrator.console",
     "orchestrator.flower",

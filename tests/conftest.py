@@ -13,7 +13,7 @@ import pytest
 from tests.support import database, environment, far_side
 from tests.support.broker import Broker
 from tests.support.process import Process
-from tests.support.worker import Flower, Relay, Scheduler, Web, Worker
+from tests.support.worker import ROWS_AT_ONCE, Flower, Relay, Scheduler, Web, Worker
 
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
 Started = TypeVar("Started", bound=Process)
@@ -139,8 +139,9 @@ class Platform:
         return started
 
     def worker(self, **options: Any) -> Worker:
-        """Start a worker; see :class:`tests.support.worker.Worker`."""
-        return self.start(Worker(**options))
+        """Start a worker that needs no relay for its results; see :class:`tests.support.worker.Worker`."""
+        env = {**ROWS_AT_ONCE, **(options.pop("env", None) or {})}
+        return self.start(Worker(**options, env=env))
 
     def relay(self, **options: Any) -> Relay:
         """Start a relay."""

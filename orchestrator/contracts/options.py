@@ -11,7 +11,9 @@ from typing import Any
 from orchestrator.contracts.breaker import Breaker
 from orchestrator.contracts.deduplication import Deduplicate
 from orchestrator.contracts.errors import InvalidOption, UnknownOption
+from orchestrator.contracts.fairness import check_fairness
 from orchestrator.contracts.idempotency import Idempotent
+from orchestrator.contracts.limits import check_limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +74,9 @@ OPTIONS: Mapping[str, str] = {
     "idempotency": 'an Idempotent(key="…") value or None',
     "deduplication": 'a Deduplicate("until_started", …) value or None',
     "breaker": 'a Breaker("name", …) value or None',
+    "fairness_key": 'a template such as "{tenant}", or a callable',
+    "fairness_weight": "a whole number, or a callable",
+    "limits": "a list of RateLimit(...) and Concurrency(...) values",
 }
 
 #: Keywords that Celery understands beside the attributes of its Task class.
@@ -138,6 +143,9 @@ def check_options(
         value = given.get(option)
         if value is not None and not isinstance(value, kind):
             raise InvalidOption(f"Task {task!r}: {option}={value!r} must be {OPTIONS[option]}.")
+    check_limits(task, given.get("limits", ()))
+    if "fairness_key" in given or "fairness_weight" in given:
+        check_fairness(task, given.get("fairness_key"), given.get("fairness_weight", 1))
     sensitive = given.get("sensitive", ())
     if isinstance(sensitive, str) or not all(isinstance(name, str) for name in sensitive):
         raise InvalidOption(f"Task {task!r}: sensitive={sensitive!r} must be {OPTIONS['sensitive']}.")

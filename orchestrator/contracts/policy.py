@@ -14,9 +14,10 @@ from typing import Any
 from orchestrator.contracts.breaker import Breakers
 from orchestrator.contracts.deduplication import DeduplicationLocks
 from orchestrator.contracts.idempotency import IdempotencyRecords, TransactionalRecords
+from orchestrator.contracts.limiting import LimitStore
 from orchestrator.contracts.message import Attempt, Parcel, Publication
 from orchestrator.contracts.outcome import Outcome
-from orchestrator.contracts.ports import Dispatch, Leases, Letterbox
+from orchestrator.contracts.ports import AttemptLog, Dispatch, Leases, Letterbox
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +27,13 @@ class Parts:
     letterbox: Letterbox
     leases: Leases
     idempotency: IdempotencyRecords
+    limits: LimitStore
     #: Loaded when a task first asks for it: it needs a database model.
     transactional_records: Callable[[], TransactionalRecords]
     deduplication: DeduplicationLocks
     dispatch: Dispatch
     breakers: Breakers
+    attempts: AttemptLog
     redacted_names: tuple[str, ...] = ()
     #: Seconds that a lease lasts without being renewed.
     lease_seconds: float = 30.0
@@ -38,6 +41,8 @@ class Parts:
     control_flow: tuple[type[BaseException], ...] = ()
     #: Whether a call is sent that cannot be checked for being a duplicate.
     deduplication_open: bool = True
+    #: Whether tasks run without their limits while those cannot be asked.
+    limits_open: bool = False
 
 
 class Policy:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from orchestrator.contracts.message import Letter, Parcel, Publication
+from orchestrator.contracts.outcome import Outcome
 
 
 @runtime_checkable
@@ -24,6 +25,13 @@ class Letterbox(Protocol):
         Raises:
             LetterboxUnavailable: it is not stored; the caller must keep the message.
         """
+
+
+class AttemptLog(Protocol):
+    """Where it is noted how attempts end."""
+
+    def note(self, letter: Letter, outcome: Outcome, started_at: float | None) -> None:
+        """Note an attempt; ``letter`` is what is known of it, redacted. Never raises for a store that is away."""
 
 
 class LetterSource(Protocol):
@@ -76,6 +84,9 @@ class Outbox(Protocol):
         Returns:
             the task id of a message that lies there already and makes this one a duplicate; this one is not stored.
         """
+
+    def keep_many(self, parcels: Sequence[Parcel], place: str) -> None:
+        """Store messages as :meth:`keep` does, all of them at once."""
 
     def rescue(self, parcel: Parcel, error: BaseException) -> None:
         """Store a message that the broker did not take; a relay sends it."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from celery.exceptions import Reject, Retry
+from celery.exceptions import Ignore, Reject, Retry
 from kombu.exceptions import OperationalError
 from kombu.serialization import dumps, loads
 
@@ -21,10 +21,16 @@ HISTORY_LIMIT = 20
 ACCEPT = ("application/json",)
 #: Field of a request that carries the attempt's id from the process that settles to the one that runs.
 ATTEMPT = "orchestrator_attempt"
+#: The same for whether the message can wait in the line of a limit.
+PARKS = "orchestrator_parks"
 
 
 class Deferred(Retry):  # type: ignore[misc]  # Celery is untyped
     """Tells the consumer process that a republication was a deferral, not a retry."""
+
+
+class Parked(Ignore):  # type: ignore[misc]  # Celery is untyped
+    """Tells the consumer process where a message has to wait: a :class:`~orchestrator.contracts.limiting.Waiting`."""
 
 
 class OurTask:
@@ -38,7 +44,7 @@ def marker() -> type:
 
 def _carried(request: Any) -> dict[str, Any]:
     """Return the headers that a republication keeps; the id of this attempt is not among them."""
-    return {name: value for name, value in (request.headers or {}).items() if name != ATTEMPT}
+    return {name: value for name, value in (request.headers or {}).items() if name not in (ATTEMPT, PARKS)}
 
 
 def with_history(request: Any, error: BaseException | None) -> dict[str, Any]:

@@ -16,13 +16,14 @@ from orchestrator.contracts.errors import StoreUnavailable
 from orchestrator.contracts.message import Attempt
 from orchestrator.contracts.outcome import Outcome, PermanentError, Reason, Verdict
 from orchestrator.engine import letters
-from orchestrator.engine.redispatch import Deferred
+from orchestrator.engine.redispatch import Deferred, Parked
 
 logger = logging.getLogger("orchestrator.engine")
 
 #: First match wins. Celery's own classes first; a task's own classes are told by the rest.
 _KINDS: tuple[tuple[type[BaseException], Verdict, Reason | None], ...] = (
     (Deferred, Verdict.DEFERRED, None),
+    (Parked, Verdict.DEFERRED, None),
     (Retry, Verdict.RETRIED, None),
     (Ignore, Verdict.SKIPPED, None),
     (Reject, Verdict.REJECTED, Reason.REJECTED),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from datetime import timedelta
 
 from django.db import IntegrityError, connections, router, transaction
@@ -14,9 +15,11 @@ from orchestrator.contracts import codec
 from orchestrator.contracts.deduplication import Claim
 from orchestrator.contracts.errors import InvalidOption, UnknownOption
 from orchestrator.contracts.message import HEADER, Parcel
-from orchestrator.outbox import sending
+from orchestrator.outbox import sending, together
 from orchestrator.outbox.models import OutboxMessage
 
+#: Rows of one statement.
+ROWS = 500
 #: Tries to insert a row whose claim another row had a moment ago.
 TRIES = 3
 
@@ -73,6 +76,21 @@ class DatabaseOutbox:
             sending.at_commit(row, place)
         # Else the caller commits by hand, which tells nobody: a relay sends it.
         return first
+
+    def keep_many(self, parcels: Sequence[Parcel], place: str) -> None:
+        """Insert rows, in order, and have them sent together when the transaction commits; at once if none is open.
+
+        Raises:
+            DatabaseError: they could not be written; nothing is sent.
+        """
+        claim = together.claim()
+        rows = [self._row(parcel) for parcel in parcels]
+        for row in rows:
+            row.due_at += self._grace
+            row.claim = claim
+        OutboxMessage.objects.using(place).bulk_create(rows, batch_size=ROWS)
+        if connections[place].autocommit or connections[place].in_atomic_block:
+            together.at_commit(claim, place)
 
     def rescue(self, parcel: Parcel, error: BaseException) -> None:
         """Insert a row that relays send: the broker did not take it.

@@ -91,6 +91,7 @@ class Deduplication(Policy):
         if claim is None:
             return proceed(publication)
         publication.header[FIELD] = claim.to_header()
+        publication.alone = True
         arguments = self.locks.encode(publication.args, publication.kwargs) if claim.newest else ""
         if self.dispatch.place(publication) is not None:
             return self._keep(publication, claim, proceed)

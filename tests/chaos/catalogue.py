@@ -70,7 +70,10 @@ SCENARIOS: Mapping[str, str] = {
     "outbox": "tests.chaos.outbox",
     "worker_kill": "tests.chaos.worker_kill",
     "broker_restart": "tests.chaos.broker_restart",
+    "results": "tests.chaos.results",
     "connection_cuts": "tests.chaos.connection_cuts",
+    "limits": "tests.chaos.limits",
+    "deploys": "tests.chaos.deploys",
 }
 
 

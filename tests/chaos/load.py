@@ -18,7 +18,8 @@ from tests.support.wait import NeverHappened, eventually
 from tests.support.worker import Worker
 
 TASKS = 300
-WORKERS = 2
+#: One worker of each kind that has processes.
+POOLS = ("swarm", "prefork")
 #: Seconds; short, so that recovery can be watched.
 LEASE = 3.0
 PATIENCE = 120.0
@@ -42,7 +43,7 @@ def play(
     keys = [f"task-{number}" for number in range(orders.tasks or TASKS)]
     get_app().set_default()
     with ExitStack() as stack:
-        workers = [stack.enter_context(Worker(concurrency=2, env=env)) for _ in range(WORKERS)]
+        workers = [stack.enter_context(Worker(pool=pool, concurrency=2, env=env)) for pool in POOLS]
         for key in keys:
             # Most are short; some are sure to be hit.
             labour.work.delay(key, dice.choice([0.02, 0.05, 0.1, 0.3, 2.0]))

@@ -100,6 +100,14 @@ def test_orders_are_charged_once_while_their_workers_die() -> None:
         assert report[kind], report
 
 
+def test_every_result_is_in_the_table_whatever_is_killed() -> None:
+    """Relays, workers, Redis and PostgreSQL."""
+    report = play("results", "--seed", "9", "--seconds", "6", "--tasks", "1000")
+    assert report["took_effect"] == report["asked"] == 1000
+    for kind in ("workers_killed", "relays_killed", "redis_killed", "database_killed"):
+        assert report[kind] > 0, report
+
+
 @pytest.mark.parametrize("name", ["broker_restart", "connection_cuts"])
 def test_no_worker_ends_and_nothing_starts_twice_whatever_the_broker_does(name: str) -> None:
     """Restarts and cuts under load."""
@@ -109,10 +117,30 @@ def test_no_worker_ends_and_nothing_starts_twice_whatever_the_broker_does(name: 
     assert (report["started_again"], report["workers_gone"]) == (0, 0), report
 
 
+def test_a_deploy_loses_and_repeats_nothing_and_is_quick() -> None:
+    """SIGTERM under load: a worker exits soon after its last task, and every task starts once."""
+    report = play("deploys", "--seed", "9", "--seconds", "12", "--tasks", "120")
+    assert report["took_effect"] == report["asked"] == 120
+    assert report["blows"] >= 3
+    assert (report["started_again"], report["workers_gone"]) == (0, 0), report
+    # The promise is 2 s on a machine that has nothing else to do.
+    assert report["slowest_exit_s"] < 4, report
+
+
 def test_nothing_is_lost_while_whole_workers_die() -> None:
     """What ran when its worker died starts again, and nothing else."""
     report = play("worker_kill", "--seed", "4", "--seconds", "12", "--tasks", "120", once=False)
     assert report["took_effect"] == report["asked"] == 120
+
+
+def test_a_limit_is_kept_and_used_while_workers_die() -> None:
+    """No second holds more than a hundred grants, nobody shares the slot, and no time is wasted."""
+    report = play("limits", "--seed", "9", "--seconds", "5", "--tasks", "500", "--database", "sqlite", once=False)
+    assert report["took_effect"] == report["asked"]
+    assert report["workers_killed"] >= 1
+    assert 90 <= report["most_grants_in_a_second"] <= 100
+    assert report["together_in_the_slot"] == 0
+    assert report["seconds"] <= report["allowed_s"]
 
 
 def test_a_report_that_lost_something_fails_the_program() -> None:
@@ -138,7 +166,10 @@ def test_names_are_listed_and_unknown_ones_refused() -> None:
         "outbox",
         "worker_kill",
         "broker_restart",
+        "results",
         "connection_cuts",
+        "limits",
+        "deploys",
     ]
     refused = chaos("child_kil")
     assert refused.returncode == 2

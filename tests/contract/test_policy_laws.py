@@ -31,11 +31,13 @@ from orchestrator.launch.ports import free_port
 from orchestrator.policies.dead_letter import DeadLetters
 from orchestrator.policies.outbox import SendOnce
 from orchestrator.policies.redrive import RedriveOnce
+from orchestrator.stores.redis.attempts import RedisAttemptLog
 from orchestrator.stores.redis.breakers import RedisBreakers
 from orchestrator.stores.redis.deduplication import RedisDeduplicationLocks
 from orchestrator.stores.redis.idempotency import RedisIdempotencyRecords
 from orchestrator.stores.redis.leases import RedisLeases
 from orchestrator.stores.redis.letters import RedisLetterbox, RedisLetterSource
+from orchestrator.stores.redis.limits import RedisLimits
 from tests.support.broker import Broker
 from tests.support.zoo import add, anything, secretive
 
@@ -84,10 +86,12 @@ def parts(url: str, timeout: float = 2.0, prefix: str = "") -> Parts:
         letterbox=RedisLetterbox(url, prefix, timeout),
         leases=leases,
         idempotency=RedisIdempotencyRecords(leases),
+        limits=RedisLimits(leases, aging=60),
         transactional_records=DatabaseRecords,
         deduplication=RedisDeduplicationLocks(leases, 30),
         dispatch=Dispatcher(get_app()),
         breakers=RedisBreakers(leases),
+        attempts=RedisAttemptLog(url, prefix, timeout),
         redacted_names=conf.REDACTED_NAMES,
     )
 
@@ -171,7 +175,6 @@ def letter_for(subject: Attempt) -> Callable[[Outcome], Letter]:
     """Return what builds the letter of an attempt."""
 
     def build_letter(outcome: Outcome) -> Letter:
-        assert outcome.reason is not None
         message = WireMessage(b"[[], {}, {}]", "application/json", "utf-8", {"task": subject.task.name}, {})
         return Letter(
             subject.attempt_id,
