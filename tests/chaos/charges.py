@@ -41,7 +41,7 @@ POOLS = ("swarm", "prefork")
 #: Seconds: a lease, and how long a worker is stopped, so that it loses what it holds.
 LEASE, STALL = 3.0, 4.5
 #: Seconds to wait for the end: at least, and for each message.
-PATIENCE = (150.0, 0.03)
+PATIENCE = (120.0, 0.01)
 #: Longest time that a task takes before and after its effect; shorter where there are many.
 TAKING = 0.08
 
