@@ -114,7 +114,7 @@ class Channel(Clients):
         if not buffer and self._hope:
             queues = self._queue_cycle.consume(len(self._claiming))
             want = self.ledger.pace.batch(self.qos.free, self.qos.prefetch_count)
-            self._hope = self.ledger.claim(buffer, queues, want)
+            self._hope = self.ledger.claim(buffer, queues, self.office.fair.fewer(want, self.qos.free))
             if self._expires:
                 with self.conn_or_acquire() as client:
                     for queue in queues:
