@@ -7,7 +7,7 @@ fresh object, because the cache is cleared on Django's ``setting_changed``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any
@@ -39,16 +39,21 @@ REDACTED_NAMES = (
 
 POLICIES = (
     "orchestrator.policies.telemetry.Telemetry",
+    "orchestrator.policies.attempts.Attempts",
     "orchestrator.policies.dead_letter.DeadLetters",
     "orchestrator.policies.redaction.Redaction",
     "orchestrator.policies.redrive.RedriveOnce",
     "orchestrator.policies.outbox.SendOnce",
+    "orchestrator.policies.deduplication.Deduplication",
     "orchestrator.policies.idempotency.Idempotency",
+    "orchestrator.policies.breaker.Breaking",
     "orchestrator.policies.limits.Limits",
     "orchestrator.policies.fairness.Fairness",
 )
 
 
+#: Bytes that every message has, and then some.
+SMALLEST_MESSAGE_LIMIT = 4096
 TRANSPORTS = ("orchestrator", "stock")
 #: Seconds. A quarter of it passes between two renewals.
 SHORTEST_LEASE = 2.0
@@ -72,6 +77,8 @@ class Settings:
     lease_seconds: float = 30.0
     #: How often a message may be delivered to workers that die over it before it goes to the inbox.
     max_deliveries: int = 5
+    #: Seconds that a worker's running tasks get to finish when it is told to stop; None waits until they have ended.
+    stop_grace_seconds: float | None = None
     #: Ordered policies, outermost first.
     policies: tuple[str, ...] = POLICIES
     #: Where dead letters are safe before the ack.
@@ -82,12 +89,16 @@ class Settings:
     letterbox_timeout: float = 2.0
     #: Where records of transactional idempotency are kept: in the tasks' own database.
     transactional_records: str = "orchestrator.idempotency.records:DatabaseRecords"
+    #: Whether a call is sent, "open", or refused, "closed", that cannot be checked for being a duplicate.
+    deduplication_fails: str = "open"
     #: Days that closed (redriven, discarded) dead letters are kept; None keeps them.
     closed_letters_days: int | None = 90
     #: Days that open dead letters are kept; None, the default, keeps them until somebody acts.
     open_letters_days: int | None = None
     #: Days that results of successful runs are kept; None keeps them.
     results_days: int | None = 30
+    #: Results that may wait in Redis for a relay; beyond, workers write some themselves. 0 writes each at once.
+    results_waiting: int = 50_000
     #: Seconds after which a redrive that was cut off half-way is taken up again.
     redrive_resume_seconds: float = 10.0
     #: Whether messages published inside a transaction are kept in the database until it commits. True: in the
@@ -97,6 +108,8 @@ class Settings:
     outbox_fallback: bool = False
     #: Seconds after which a relay sends what the publishing process has not sent itself.
     outbox_grace_seconds: float = 5.0
+    #: Bytes that one task's message may have; more is refused where it is published.
+    message_limit_bytes: int = 1024 * 1024
     #: What a task under limits does while they cannot be asked: "closed" waits, "open" runs without them.
     limits_fail: str = "closed"
     #: Seconds of waiting that make up for one step of priority, among messages that wait for a limit; None for never.
@@ -123,29 +136,75 @@ def parse(raw: Mapping[str, Any]) -> Settings:
             raise UnknownOption.among(key, known, "setting ORCHESTRATOR")
         values[key.lower()] = tuple(value) if isinstance(value, list) else value
     parsed = Settings(**values)
-    for name in ("policies", "redacted_names"):
-        value = getattr(parsed, name)
-        if not isinstance(value, tuple) or not all(isinstance(item, str) for item in value):
-            raise InvalidOption(f"ORCHESTRATOR[{name.upper()!r}] = {value!r}: give a list of strings.")
-    _check_transport(parsed)
+    for names, holds, wanted in _RULES:
+        for name in names:
+            if not holds(value := getattr(parsed, name)):
+                raise InvalidOption(f"ORCHESTRATOR[{name.upper()!r}] = {value!r}: give {wanted}.")
     _check_outbox(parsed)
-    _check_limits(parsed)
-    for name in ("letterbox_timeout", "redrive_resume_seconds", "outbox_grace_seconds"):
-        value = getattr(parsed, name)
-        if not isinstance(value, int | float) or value <= 0:
-            raise InvalidOption(f"ORCHESTRATOR[{name.upper()!r}] = {value!r}: give a number of seconds above 0.")
-    for name in ("closed_letters_days", "open_letters_days", "results_days"):
-        value = getattr(parsed, name)
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-            raise InvalidOption(
-                f"ORCHESTRATOR[{name.upper()!r}] = {value!r}: give whole days, 1 or more, or None to keep for ever."
-            )
-    needed = ("app", "key_prefix", "letterbox", "transactional_records")
-    for name in (*needed, "state_url", "flower_url", "metrics_token"):
-        value = getattr(parsed, name)
-        if not isinstance(value, str) or (not value and name in needed):
-            raise InvalidOption(f"ORCHESTRATOR[{name.upper()!r}] = {value!r}: give a non-empty string.")
     return parsed
+
+
+def _whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _number(value: Any, least: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= least
+
+
+def _strings(value: Any) -> bool:
+    return isinstance(value, tuple) and all(isinstance(item, str) for item in value)
+
+
+#: Which settings must hold what, in words that follow "give".
+_RULES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
+    (("policies", "redacted_names"), _strings, "a list of strings"),
+    (
+        ("app", "key_prefix", "letterbox", "transactional_records"),
+        lambda value: isinstance(value, str) and bool(value),
+        "a non-empty string",
+    ),
+    (("state_url", "flower_url", "metrics_token"), lambda value: isinstance(value, str), "a string"),
+    (("transport",), lambda value: value in TRANSPORTS, f"one of {', '.join(TRANSPORTS)}"),
+    (
+        ("lease_seconds",),
+        lambda value: _number(value, SHORTEST_LEASE),
+        f"{SHORTEST_LEASE:g} seconds or more, or a worker on a busy machine could not renew in time",
+    ),
+    (
+        ("max_deliveries",),
+        lambda value: _whole(value, 1) and value <= MOST_DELIVERIES,
+        f"1 to {MOST_DELIVERIES} deliveries",
+    ),
+    (
+        ("letterbox_timeout", "redrive_resume_seconds", "outbox_grace_seconds"),
+        lambda value: _number(value, 0) and value > 0,
+        "a number of seconds above 0",
+    ),
+    (
+        ("stop_grace_seconds",),
+        lambda value: value is None or _number(value, 0),
+        "seconds, 0 or more, or None to wait for running tasks",
+    ),
+    (
+        ("aging_seconds",),
+        lambda value: value is None or (_number(value, 0) and value > 0),
+        "seconds above 0, or None for strict priorities",
+    ),
+    (("low_priority_share",), lambda value: _number(value, 0) and value <= 0.5, "a share from 0 to 0.5"),
+    (
+        ("message_limit_bytes",),
+        lambda value: _whole(value, SMALLEST_MESSAGE_LIMIT),
+        f"a whole number of bytes, {SMALLEST_MESSAGE_LIMIT:,} or more, or a message without arguments would be too big",
+    ),
+    (
+        ("closed_letters_days", "open_letters_days", "results_days"),
+        lambda value: value is None or _whole(value, 1),
+        "whole days, 1 or more, or None to keep for ever",
+    ),
+    (("results_waiting",), lambda value: _whole(value, 0), "a whole number of results, 0 or more"),
+    (("limits_fail", "deduplication_fails"), lambda value: value in ("open", "closed"), '"open" or "closed"'),
+)
 
 
 def _check_outbox(parsed: Settings) -> None:
@@ -167,33 +226,6 @@ def _check_outbox(parsed: Settings) -> None:
     if parsed.outbox_fallback and where is False:
         raise InvalidOption(
             "ORCHESTRATOR['OUTBOX_FALLBACK'] is True, but there is no outbox: set ORCHESTRATOR['OUTBOX'] to True, too."
-        )
-
-
-def _check_limits(parsed: Settings) -> None:
-    if parsed.limits_fail not in ("closed", "open"):
-        raise InvalidOption(f"ORCHESTRATOR['LIMITS_FAIL'] = {parsed.limits_fail!r}: give 'closed' or 'open'.")
-    share = parsed.low_priority_share
-    if not isinstance(share, int | float) or isinstance(share, bool) or not 0 <= share <= 0.5:
-        raise InvalidOption(f"ORCHESTRATOR['LOW_PRIORITY_SHARE'] = {share!r}: give a share from 0 to 0.5.")
-    aging = parsed.aging_seconds
-    if aging is not None and (not isinstance(aging, int | float) or isinstance(aging, bool) or aging <= 0):
-        raise InvalidOption(
-            f"ORCHESTRATOR['AGING_SECONDS'] = {aging!r}: give seconds above 0, or None for strict priorities."
-        )
-
-
-def _check_transport(parsed: Settings) -> None:
-    if parsed.transport not in TRANSPORTS:
-        raise InvalidOption(f"ORCHESTRATOR['TRANSPORT'] = {parsed.transport!r}: give one of {', '.join(TRANSPORTS)}.")
-    if not isinstance(parsed.lease_seconds, int | float) or parsed.lease_seconds < SHORTEST_LEASE:
-        raise InvalidOption(
-            f"ORCHESTRATOR['LEASE_SECONDS'] = {parsed.lease_seconds!r}: give {SHORTEST_LEASE:g} seconds or more, "
-            "or a worker on a busy machine could not renew in time."
-        )
-    if not isinstance(parsed.max_deliveries, int) or not 1 <= parsed.max_deliveries <= MOST_DELIVERIES:
-        raise InvalidOption(
-            f"ORCHESTRATOR['MAX_DELIVERIES'] = {parsed.max_deliveries!r}: give 1 to {MOST_DELIVERIES} deliveries."
         )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterable
 from functools import cache
 
 from orchestrator.contracts.errors import InvalidOption
@@ -57,7 +55,6 @@ def check_fairness(task: str, key: object, weight: object) -> None:
             raise InvalidOption(f"Task {task!r}: {WEIGHT}={weight!r} without a {KEY} does nothing.")
 
 
-def check_names(task: str, key: object, parameters: Iterable[inspect.Parameter], sensitive: Iterable[str]) -> None:
-    """Refuse a template that a task's signature cannot fill; errors as for :meth:`Template.check`."""
-    if isinstance(key, str):
-        template(key).check(task, parameters, sensitive)
+def named_tenant(key: object) -> Template | None:
+    """Return the template that a task's arguments must be able to fill, if its key is one; errors as for its parse."""
+    return template(key) if isinstance(key, str) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -31,6 +32,7 @@ def execute(task: Any, request: Any, args: tuple[Any, ...], kwargs: dict[str, An
     chain = _chain(task, header)
     # What is published while this is set is published by the body; before and after, by the worker for itself.
     request.in_body = True
+    request.orchestrator_started = time.time()
     try:
         if chain is None:
             return task.body(*args, **kwargs)
@@ -86,4 +88,6 @@ def _chain(task: Any, header: Mapping[str, Any]) -> Callable[[Attempt], Any] | N
 
 
 def _run(attempt: Attempt) -> Any:
+    if attempt.newer is not None:
+        redispatch.adopt(attempt)
     return attempt.task.body(*attempt.args, **attempt.kwargs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from celery.exceptions import Ignore, Reject, Retry
@@ -12,7 +13,7 @@ from kombu.exceptions import OperationalError
 from kombu.serialization import dumps, loads
 
 from orchestrator.contracts.errors import BrokerUnavailable, PayloadIncompatible, PayloadUnreadable, TaskMissing
-from orchestrator.contracts.message import HEADER, HEADER_VERSION, KEPT_BY_REDRIVE, WireMessage
+from orchestrator.contracts.message import HEADER, HEADER_VERSION, KEPT_BY_REDRIVE, Attempt, WireMessage
 
 #: Attempts kept in a message's history; older ones are counted, not dropped in silence.
 HISTORY_LIMIT = 20
@@ -84,6 +85,26 @@ def defer(task: Any, request: Any, seconds: float) -> Deferred:
     except Exception as error:
         raise Reject(error, requeue=True) from error
     return Deferred(f"deferred for {seconds:g} s", when=seconds)
+
+
+def adopt(attempt: Attempt) -> None:
+    """Let the running request, and what is published again from it, have an attempt's newer arguments."""
+    request, app = attempt.task.request, attempt.task.app
+    request.args, request.kwargs = attempt.args, attempt.kwargs
+    request.argsrepr, request.kwargsrepr = app.reprs(attempt.task, attempt.args, attempt.kwargs)
+
+
+def with_arguments(app: Any, message: WireMessage, args: Any, kwargs: Any) -> WireMessage:
+    """Return a message with other arguments.
+
+    Raises:
+        PayloadUnreadable: it cannot be decoded.
+    """
+    _, _, embed = decode(message)
+    headers = dict(message.headers)
+    headers["argsrepr"], headers["kwargsrepr"] = app.reprs(app.tasks.get(headers.get("task")), args, kwargs)
+    body = dumps((args, kwargs, embed), serializer="json")[2].encode("utf-8")
+    return replace(message, body=body, content_type="application/json", content_encoding="utf-8", headers=headers)
 
 
 def decode(message: WireMessage) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:

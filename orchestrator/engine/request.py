@@ -19,6 +19,7 @@ from orchestrator.engine.execution import NO_HEADER
 from orchestrator.engine.holding import hold
 from orchestrator.engine.redispatch import ATTEMPT, PARKS, Parked
 from orchestrator.engine.settlement import outcome_of, settle, unwrap
+from orchestrator.transport import office
 
 
 class OrchestratedRequest(Request):  # type: ignore[misc]  # Celery's Request is untyped
@@ -55,6 +56,19 @@ class OrchestratedRequest(Request):  # type: ignore[misc]  # Celery's Request is
         if not self._attempt_id:
             self._attempt_id = uuid()
         return self._attempt_id
+
+    def on_accepted(self, pid: int, time_accepted: float) -> None:
+        """Let the result backend know that a pool's process begins with it."""
+        super().on_accepted(pid, time_accepted)
+        if self._task.track_started and self._task.acks_late and not self._ignores_result:
+            begun = getattr(self._app.backend, "begun", None)
+            if begun is not None and office.attended():
+                begun(self, self.time_start)
+
+    @property
+    def _ignores_result(self) -> bool:
+        told = self._request_dict.get("ignore_result")
+        return bool(self._task.ignore_result if told is None else told)
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
         """Settle a failed attempt, then let Celery store, ack and report it."""
@@ -97,6 +111,9 @@ class OrchestratedRequest(Request):  # type: ignore[misc]  # Celery's Request is
                 self._already_revoked = True
                 hold(partial(self._announce_revoked, reason, terminated, signum, expired), self._message)
                 return
+        else:
+            # Nothing is buried, but what the run holds is given back.
+            self._settle(Outcome(Verdict.EXPIRED if expired else Verdict.REVOKED))
         super()._announce_revoked(reason, terminated, signum, expired)
 
     def _terminal(self, error: BaseException) -> bool:
@@ -134,6 +151,7 @@ class OrchestratedRequest(Request):  # type: ignore[misc]  # Celery's Request is
             retries=self._retries,
             header=self._request_dict.get(HEADER) or {},
             letter=self._letter,
+            started_at=self.time_start,
         )
         self._settled = settle(self._app, attempt, outcome)
         return self._settled

@@ -100,7 +100,9 @@ def resume(queue: str, timeout: float) -> None:
 
 
 def paused(timeout: float) -> list[str]:
-    """Return the paused queues by name; errors as for :func:`pause`."""
+    """Return the paused queues by name, none where the broker is no Redis; errors as for :func:`pause`."""
+    if not _on_redis():
+        return []
     found = cast("set[bytes]", client(redis_url(broker_url()), timeout).smembers(keys().paused))
     return sorted(name.decode() for name in found)
 

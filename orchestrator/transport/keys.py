@@ -83,6 +83,14 @@ class Keys:
         """LIST of messages that cannot be delivered, on their way to the inbox."""
         return f"{self.ours}aside"
 
+    def sender(self, name: str) -> str:
+        """STRING number of the last call of a publishing connection that was carried out."""
+        return f"{self.ours}sender:{name}"
+
+    def published(self, successor: str) -> str:
+        """STRING that a successor (a retry, a deferral, what follows a task) was published."""
+        return f"{self.ours}published:{successor}"
+
     @property
     def delayed(self) -> str:
         """ZSET name -> ms at which a delayed message is due."""

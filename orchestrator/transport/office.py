@@ -13,11 +13,13 @@ import redis
 
 from orchestrator import conf
 from orchestrator.transport import delayed, inflight, parking
+from orchestrator.transport.companion import Companion, Company
 from orchestrator.transport.fairness import FairQueues
 from orchestrator.transport.heartbeat import ROUND, Heartbeat
 from orchestrator.transport.inflight import Aside
 from orchestrator.transport.keys import Keys
 from orchestrator.transport.ledger import Ledger
+from orchestrator.transport.witness import Witness
 
 logger = logging.getLogger("orchestrator.transport")
 
@@ -29,7 +31,14 @@ class Office:
         settings = conf.settings()
         self.keys = keys
         self.client = client
-        self.ledger = Ledger(client, keys, lease=settings.lease_seconds, low_share=settings.low_priority_share)
+        self.ledger = Ledger(
+            client,
+            keys,
+            lease=settings.lease_seconds,
+            low_share=settings.low_priority_share,
+            companion=_company,
+            witness=_witness,
+        )
         self.fair = FairQueues(client, keys)
         self._max_deliveries = settings.max_deliveries
         self._lease = settings.lease_seconds
@@ -37,6 +46,11 @@ class Office:
         self._heartbeat = Heartbeat(
             self.ledger, self.duties, self.release, lambda: self._consumers > 0 or self.ledger.busy
         )
+
+    @property
+    def attended(self) -> bool:
+        """Whether somebody consumes, so that what is gathered here is sent in time."""
+        return self._consumers > 0
 
     def open(self) -> None:
         """A channel begins to consume."""
@@ -86,6 +100,25 @@ def duties(client: redis.Redis, keys: Keys, lease: float, max_deliveries: int) -
     return 0.0 if moved >= delayed.BATCH else min(left, ROUND)
 
 
+_company = Company()
+
+
+def accompany(companion: Companion) -> None:
+    """Say what has to be safe before acknowledgements of this process are."""
+    _company.join(companion)
+
+
+def attended() -> bool:
+    """Whether this process acknowledges messages, so that its companion is sent in time."""
+    return any(one.attended for one in list(_offices.values()))
+
+
+def hurry() -> None:
+    """Tell the heartbeats that the companion has something to send."""
+    for one in list(_offices.values()):
+        one.ledger.attention.set()
+
+
 _bury: Callable[[Aside], None] | None = None
 
 
@@ -97,6 +130,15 @@ def bury_with(bury: Callable[[Aside], None]) -> None:
     """
     global _bury  # noqa: PLW0603 - one composition root a process
     _bury = bury
+
+
+_witness: Witness | None = None
+
+
+def watched_by(witness: Witness) -> None:
+    """Let a witness note what this process holds; before it connects first."""
+    global _witness  # noqa: PLW0603 - one a process
+    _witness = witness
 
 
 def _bury_aside(client: redis.Redis, keys: Keys) -> None:

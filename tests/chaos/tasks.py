@@ -29,6 +29,21 @@ def work(self: Any, key: str, seconds: float, how: str = "succeed") -> str:
     return key
 
 
+@task(bind=True, retries=Retries(on=(ConnectionError,), limit=3, base=0.05, jitter=False))
+def square(self: Any, number: int) -> int:
+    """Return a number's square; some fail, some are tried twice."""
+    if fails(number):
+        raise LookupError(f"no square of {number}")
+    if number % 50 == 7 and not self.request.retries:
+        raise ConnectionError(f"{number} was refused once")
+    return number**2
+
+
+def fails(number: int) -> bool:
+    """Return whether ``square`` of a number fails."""
+    return number % 100 == 3
+
+
 @task(idempotency=Idempotent(key="order-{order}"))
 def charge(order: str, seconds: float) -> str:
     """Charge an order at the provider, under the same key as here; take some time before and after."""

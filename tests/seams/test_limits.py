@@ -61,7 +61,8 @@ def test_no_more_than_the_rate_and_in_order(running: Worker) -> None:
     times = [effect["at"] for effect in far_side.effects()]
     assert 1.9 < times[-1] - times[0] < 3.5
     displaced = max(abs(place - int(key)) for place, key in enumerate(order()))
-    assert displaced <= 2, " ".join(order())
+    # Each process starts what it claimed in order; between the two, one can be some messages ahead.
+    assert displaced <= 10, " ".join(order())
     eventually(clean)
 
 

@@ -57,9 +57,9 @@ def _connected(waiting: deque[Any], url: str, timeout: float) -> Any:
         except (redis.RedisError, OSError):
             pass
         connection.disconnect()
-    connection: Any = client(url, timeout).connection_pool.make_connection()
-    connection.connect()
-    return connection
+    made: Any = client(url, timeout).connection_pool.make_connection()
+    made.connect()
+    return made
 
 
 def _ask(connection: Any, command: str, script: str, keys: Sequence[str], args: Sequence[object]) -> Any:

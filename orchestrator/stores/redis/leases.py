@@ -130,6 +130,21 @@ class RedisLeases:
         except redis.RedisError as error:
             raise unavailable(self._url, error) from error
 
+    def pipeline(self) -> Any:
+        """Return a transaction that :meth:`execute` runs; for another store."""
+        return client(self._url, self._timeout).pipeline(transaction=True)
+
+    def execute(self, pipe: Any) -> list[Any]:
+        """Run a transaction.
+
+        Raises:
+            StoreUnavailable: Redis cannot be asked.
+        """
+        try:
+            return list(pipe.execute())
+        except redis.RedisError as error:
+            raise unavailable(self._url, error) from error
+
     def delete(self, name: str) -> bool:
         """Delete a Redis key. False if it was not there.
 
