@@ -22,11 +22,11 @@ from tests.support.zoo import add
 pytestmark = [pytest.mark.database, pytest.mark.django_db(transaction=True)]
 
 
-@pytest.fixture(scope="module")
-def worker(django_db_setup: None) -> Iterator[Worker]:
+@pytest.fixture(scope="module", params=["prefork", "swarm"])
+def worker(request: pytest.FixtureRequest, django_db_setup: None) -> Iterator[Worker]:
     """One worker for all tests here: starting it is the slow part."""
     environment.world().broker.flush()
-    with Worker(concurrency=2, env=limited.ENV) as worker:
+    with Worker(pool=request.param, concurrency=2, env=limited.ENV) as worker:
         yield worker
 
 

@@ -19,6 +19,7 @@ from celery.worker.request import create_request_cls
 from celery.worker.strategy import hybrid_to_proto2, proto1_to_proto2
 from kombu.utils.imports import symbol_by_name
 
+from orchestrator.engine.request import attempt_of
 from orchestrator.engine.swarm.slots import Running, Slot
 
 logger = logging.getLogger("orchestrator.engine")
@@ -55,6 +56,8 @@ def settle(consumer: Any, estate: dict[str, Any], slot: Slot) -> None:
 
 def _settle(consumer: Any, message: Any, task: Any, estate: dict[str, Any]) -> None:
     request = _request(consumer, message, task)
+    # What the dead one held under this attempt's id, such as a key or a slot, is given back by it.
+    request._attempt_id = attempt_of(estate["owner"], estate["serial"])
     request.worker_pid = estate["pid"]
     request.time_start = estate["started_at"]
     if estate["how"] == TIMED_OUT:
