@@ -131,6 +131,7 @@ class Channel(Clients):
             strict = self.queue_order_strategy == "priority"
             queues = self._claiming if strict else self._queue_cycle.consume(len(self._claiming))
             want = self.ledger.pace.batch(self.qos.free, self.qos.prefetch_count)
+            want = self.office.fair.fewer(want, self.qos.free)
             self._hope = self.ledger.claim(buffer, queues, want, strict=strict)
             if self._expires:
                 with self.conn_or_acquire() as client:
@@ -218,6 +219,11 @@ class Channel(Clients):
         else:
             self.qos.append(message, message.delivery_tag)
         return message
+
+    @property
+    def owner(self) -> str:
+        """Under which name this process holds messages; with a delivery tag it names one claim for ever."""
+        return self.ledger.owner
 
     @cached_property
     def parks(self) -> bool:

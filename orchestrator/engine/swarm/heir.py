@@ -55,6 +55,7 @@ def settle(consumer: Any, estate: dict[str, Any], slot: Slot) -> None:
 
 def _settle(consumer: Any, message: Any, task: Any, estate: dict[str, Any]) -> None:
     request = _request(consumer, message, task)
+    # What the dead one held under this attempt's id, such as a key or a slot, is given back by it.
     request._attempt_id = estate["attempt"]
     request.worker_pid = estate["pid"]
     request.time_start = estate["started_at"]
