@@ -85,8 +85,10 @@ class Settings:
     closed_letters_days: int | None = 90
     #: Days that open dead letters are kept; None, the default, keeps them until somebody acts.
     open_letters_days: int | None = None
-    #: Days that results of successful runs are kept; None keeps them.
+    #: Days that results are kept, those of failures until somebody has acted on them; None keeps them.
     results_days: int | None = 30
+    #: Successful results of each task that are kept, the newest; None keeps all of RESULTS_DAYS.
+    results_per_task: int | None = None
     #: Results that may wait in Redis for a relay; beyond, workers write some themselves. 0 writes each at once.
     results_waiting: int = 50_000
     #: Seconds after which a redrive that was cut off half-way is taken up again.
@@ -134,6 +136,11 @@ def parse(raw: Mapping[str, Any]) -> Settings:
             raise InvalidOption(
                 f"ORCHESTRATOR[{name.upper()!r}] = {value!r}: give whole days, 1 or more, or None to keep for ever."
             )
+    kept = parsed.results_per_task
+    if kept is not None and (not isinstance(kept, int) or isinstance(kept, bool) or kept < 1):
+        raise InvalidOption(
+            f"ORCHESTRATOR['RESULTS_PER_TASK'] = {kept!r}: give a whole number, 1 or more, or None for no such limit."
+        )
     if not isinstance(parsed.results_waiting, int) or parsed.results_waiting < 0:
         raise InvalidOption(
             f"ORCHESTRATOR['RESULTS_WAITING'] = {parsed.results_waiting!r}: give a whole number of results, 0 or more."
