@@ -37,6 +37,8 @@ if resume := env.float("ORCHESTRATOR_TEST_REDRIVE_RESUME", default=0):
     ORCHESTRATOR["REDRIVE_RESUME_SECONDS"] = resume
 if grace := env.float("ORCHESTRATOR_TEST_OUTBOX_GRACE", default=0):
     ORCHESTRATOR["OUTBOX_GRACE_SECONDS"] = grace
+if fail := env.str("ORCHESTRATOR_TEST_LIMITS_FAIL", default=""):
+    ORCHESTRATOR["LIMITS_FAIL"] = fail
 if deliveries := env.int("ORCHESTRATOR_TEST_DELIVERIES", default=0):
     ORCHESTRATOR["MAX_DELIVERIES"] = deliveries
 if (waiting := env.int("ORCHESTRATOR_TEST_RESULTS_WAITING", default=-1)) >= 0:

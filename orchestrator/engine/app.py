@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 from celery import Celery
 from celery.app.task import Task
+from celery.backends.rpc import RPCBackend
 
 from orchestrator.contracts.message import Parcel, Publication, WireMessage
 from orchestrator.contracts.policy import PolicyStack
 from orchestrator.contracts.ports import Outbox
-from orchestrator.engine import keeping, publication, redispatch, undelivered
+from orchestrator.engine import keeping, posting, publication, redispatch, undelivered
 from orchestrator.engine.defaults import DEFAULTS
+from orchestrator.engine.quick import Quick
 from orchestrator.transport.inflight import Aside
 
 
@@ -37,11 +40,40 @@ class EngineApp(Celery):  # type: ignore[misc]  # Celery is untyped
         """Where messages wait for a transaction; None sends them at once."""
         return None
 
+    @property
+    def message_limit(self) -> int:
+        """Bytes that one message may have."""
+        return sys.maxsize
+
     @cached_property
     def inherited_soft_limit(self) -> float | None:
         """The soft time limit of the settings, in seconds; kept, since every look-up of a setting costs."""
         limit: float | None = self.conf.task_soft_time_limit
         return limit
+
+    @cached_property
+    def quick(self) -> Quick:
+        """The quick way to publish."""
+        return Quick(self)
+
+    def _after_fork(self) -> None:
+        """Begin without connections, as a process of its own."""
+        super()._after_fork()
+        self.__dict__.pop("quick", None)
+
+    @property
+    def thread_oid(self) -> str:
+        """Where replies go, which only a backend that replies by message reads."""
+        return str(super().thread_oid) if isinstance(self.backend, RPCBackend) else ""
+
+    def send_unchanged(self, name: str, *args: Any, **options: Any) -> Any:
+        """Publish as Celery does by itself, without any policy."""
+        return super().send_task(name, *args, **options)
+
+    @cached_property
+    def AsyncResult(self) -> Any:
+        """Celery's class of results, told apart by ``duplicate_of``."""
+        return self.subclass_with_self("orchestrator.engine.result:AsyncResult")
 
     @cached_property
     def _publish(self) -> Callable[[Publication], Any]:
@@ -82,6 +114,18 @@ class EngineApp(Celery):  # type: ignore[misc]  # Celery is untyped
         if prefetch is not None:
             prefetch(ids)
         return [self.AsyncResult(task_id) for task_id in ids]
+
+    def run_swarm(self, options: Mapping[str, Any]) -> int:
+        """Run a worker of several processes until it is told to stop; see ``engine.swarm.supervisor``.
+
+        Returns:
+            the exit code.
+        """
+        # Only workers import it.
+        from orchestrator.engine.swarm import supervisor
+
+        supervisor.prepare(self, options)
+        return supervisor.Supervisor(self, options).run()
 
     def _task_from_fun(self, fun: Any, name: str | None = None, base: Any = None, **options: Any) -> Any:
         """Register a function; a base class of somebody else's is combined with ours."""
@@ -133,7 +177,17 @@ class EngineApp(Celery):  # type: ignore[misc]  # Celery is untyped
         Raises:
             BrokerUnavailable: the broker did not take it, as far as is known.
         """
-        keeping.send(self, parcel, mark)
+        send = self.stack.sender(lambda kept: keeping.send(self, kept, mark))
+        send(parcel)
+
+    def send_kept_many(self, parcels: Sequence[tuple[Parcel, Mapping[str, str]]]) -> None:
+        """Send messages that the outbox kept, each with its mark, in one call where that can be done.
+
+        Raises:
+            BrokerUnavailable: the broker did not take them all, as far as is known.
+            PayloadUnreadable: there is nothing that could be sent.
+        """
+        posting.post(self, parcels)
 
     def decode(self, message: WireMessage) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:
         """Return ``(args, kwargs, embed)`` of a message.

@@ -19,7 +19,7 @@ from celery.worker.request import Request as StockRequest
 from kombu.exceptions import ContentDisallowed
 
 from orchestrator.contracts.errors import ConfigurationError
-from orchestrator.contracts.message import Attempt, Letter
+from orchestrator.contracts.message import HEADER, Attempt, Letter
 from orchestrator.contracts.outcome import Outcome, Reason, Verdict
 from orchestrator.engine import (
     holding,
@@ -97,7 +97,7 @@ class OrchestratedConsumer(Consumer):  # type: ignore[misc]  # Celery's Consumer
         handle = super().create_task_handler(*args, **kwargs)
 
         def on_task_received(message: Any) -> Any:
-            problem = _malformed(message)
+            problem = malformed(message)
             return handle(message) if problem is None else self.on_invalid_task(None, message, problem)
 
         return on_task_received
@@ -168,7 +168,7 @@ class OrchestratedConsumer(Consumer):  # type: ignore[misc]  # Celery's Consumer
             args=(),
             kwargs={},
             retries=0,
-            header={},
+            header=header if isinstance(header := headers.get(HEADER), Mapping) else {},
             letter=letter,
         )
         if not settle(self.app, attempt, Outcome(Verdict.UNKNOWN, reason, type(error).__name__, str(error))):
@@ -195,7 +195,7 @@ def _without_limits(tasks: Iterable[Any]) -> Iterator[None]:
             task.time_limit, task.soft_time_limit = hard, soft
 
 
-def _malformed(message: Any) -> InvalidTaskError | None:
+def malformed(message: Any) -> InvalidTaskError | None:
     """Tell what is wrong with the shape of a protocol 2 message; None leaves the rest to Celery.
 
     Runs for every message, so what JSON gives for a good one is asked for first, by exact type.
@@ -240,11 +240,11 @@ def refuse_limits_nobody_keeps(app: Any, pool: Any) -> None:
         ConfigurationError: names the tasks, the pool and the way out.
     """
     kind = type(pool).__module__
-    if pool is None or kind == "celery.concurrency.prefork":
+    if pool is None or kind == "celery.concurrency.prefork" or getattr(pool, "keeps_limits", False):
         return
     declaring = sorted(task.name for task in app.tasks.values() if getattr(task, "declares_limits", False))
     if declaring:
         raise ConfigurationError(
             f"Pool {kind.rpartition('.')[2]!r} cannot keep time limits, but {', '.join(declaring)} declare(s) "
-            "time_limit or soft_time_limit. Start this worker with --pool prefork, or drop the limits."
+            "time_limit or soft_time_limit. Start this worker with --pool swarm or --pool prefork, or drop the limits."
         )

@@ -10,7 +10,7 @@ from billiard.process import current_process
 from celery.exceptions import Ignore
 
 from orchestrator.contracts.message import HEADER, Attempt
-from orchestrator.contracts.outcome import Defer, PermanentError, Skip
+from orchestrator.contracts.outcome import Defer, Park, PermanentError, Skip
 from orchestrator.engine import redispatch
 
 
@@ -44,10 +44,14 @@ def execute(task: Any, request: Any, args: tuple[Any, ...], kwargs: dict[str, An
             kwargs=kwargs,
             retries=request.retries or 0,
             header=header,
+            priority=(request.delivery_info or {}).get("priority") or 0,
+            parks=bool(request.get(redispatch.PARKS)),
         )
         value = chain(attempt)
         request.orchestrator_verdict = attempt.verdict
         return value
+    except Park as park:
+        raise redispatch.Parked(park.waiting) from park
     except Defer as deferral:
         raise redispatch.defer(task, request, deferral.seconds) from deferral
     except Skip as skip:
@@ -84,4 +88,6 @@ def _chain(task: Any, header: Mapping[str, Any]) -> Callable[[Attempt], Any] | N
 
 
 def _run(attempt: Attempt) -> Any:
+    if attempt.newer is not None:
+        redispatch.adopt(attempt)
     return attempt.task.body(*attempt.args, **attempt.kwargs)

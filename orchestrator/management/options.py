@@ -17,6 +17,17 @@ def port(text: str) -> int:
     return _whole(text, 1, 65535)
 
 
+def seconds(text: str) -> float:
+    """Read a number of seconds, 0 or more."""
+    try:
+        number = float(text)
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r} is not a number of seconds") from None
+    if not 0 <= number < float("inf"):
+        raise ArgumentTypeError(f"{text!r} is not a number of seconds, 0 or more")
+    return number
+
+
 def names(text: str) -> list[str]:
     """Read names that are separated by commas."""
     found = [name.strip() for name in text.split(",") if name.strip()]

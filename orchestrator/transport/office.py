@@ -12,12 +12,14 @@ from typing import Any
 import redis
 
 from orchestrator import conf
-from orchestrator.transport import delayed, inflight
+from orchestrator.transport import delayed, inflight, parking
 from orchestrator.transport.companion import Companion, Company
+from orchestrator.transport.fairness import FairQueues
 from orchestrator.transport.heartbeat import ROUND, Heartbeat
 from orchestrator.transport.inflight import Aside
 from orchestrator.transport.keys import Keys
 from orchestrator.transport.ledger import Ledger
+from orchestrator.transport.witness import Witness
 
 logger = logging.getLogger("orchestrator.transport")
 
@@ -29,11 +31,21 @@ class Office:
         settings = conf.settings()
         self.keys = keys
         self.client = client
-        self.ledger = Ledger(client, keys, lease=settings.lease_seconds, companion=_company)
+        self.ledger = Ledger(
+            client,
+            keys,
+            lease=settings.lease_seconds,
+            low_share=settings.low_priority_share,
+            companion=_company,
+            witness=_witness,
+        )
+        self.fair = FairQueues(client, keys)
         self._max_deliveries = settings.max_deliveries
         self._lease = settings.lease_seconds
         self._consumers = 0
-        self._heartbeat = Heartbeat(self.ledger, self.duties, lambda: self._consumers > 0 or self.ledger.busy)
+        self._heartbeat = Heartbeat(
+            self.ledger, self.duties, self.release, lambda: self._consumers > 0 or self.ledger.busy
+        )
 
     @property
     def attended(self) -> bool:
@@ -61,6 +73,10 @@ class Office:
         """Do the common duties once; return the seconds until the next delayed message is due."""
         return duties(self.client, self.keys, self._lease, self._max_deliveries)
 
+    def release(self) -> float:
+        """Release what limits let through; return the seconds until a line has to be looked at again."""
+        return parking.release_due(self.client, self.keys)
+
 
 def duties(client: redis.Redis, keys: Keys, lease: float, max_deliveries: int) -> float:
     """Recover what dead owners held, move what is due, bury what cannot be delivered.
@@ -79,6 +95,7 @@ def duties(client: redis.Redis, keys: Keys, lease: float, max_deliveries: int) -
             swept.aside,
         )
     moved, left = delayed.move_due(client, keys)
+    parking.release_due(client, keys)
     _bury_aside(client, keys)
     return 0.0 if moved >= delayed.BATCH else min(left, ROUND)
 
@@ -113,6 +130,15 @@ def bury_with(bury: Callable[[Aside], None]) -> None:
     """
     global _bury  # noqa: PLW0603 - one composition root a process
     _bury = bury
+
+
+_witness: Witness | None = None
+
+
+def watched_by(witness: Witness) -> None:
+    """Let a witness note what this process holds; before it connects first."""
+    global _witness  # noqa: PLW0603 - one a process
+    _witness = witness
 
 
 def _bury_aside(client: redis.Redis, keys: Keys) -> None:

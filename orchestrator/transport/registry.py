@@ -20,6 +20,9 @@ _PATHS = {
     ),
 }
 
+#: The schemes that may mean our transport.
+OURS = frozenset(_PATHS)
+
 
 def register() -> None:
     """Make ``ORCHESTRATOR["TRANSPORT"]`` decide, in this process, before its first connection."""

@@ -2,8 +2,9 @@
 
 ``python -m tests.benchmarks.producer MODULE QUEUE [TASK]``: for each number on standard
 input, sends so many no-ops, or tasks of that name, one by one and prints the seconds of
-CPU used and the seconds that passed. A number may be followed by another name. Ends at
-the end of its input, so it cannot outlive whoever started it.
+CPU used and the seconds that passed. A number may be followed by another name, or by
+``at once`` to send them in bulk. Ends at the end of its input, so it cannot outlive
+whoever started it.
 """
 
 import sys
@@ -22,11 +23,15 @@ def main(module: str, queue: str, name: str = "noop") -> None:
     from tests.benchmarks import tasks
 
     for line in sys.stdin:
-        count, *other = line.split()
-        task = getattr(tasks, *(other or [name]))
+        number, _, how = line.strip().partition(" ")
+        count, at_once = int(number), how == "at once"
+        task = getattr(tasks, name if at_once else how or name)
         begun, begun_at = time.process_time(), time.perf_counter()
-        for _ in range(int(count)):
-            task.apply_async(queue=queue)
+        if at_once:
+            task.delay_many((() for _ in range(count)), queue=queue)
+        else:
+            for _ in range(count):
+                task.apply_async(queue=queue)
         print(time.process_time() - begun, time.perf_counter() - begun_at, flush=True)
 
 

@@ -125,7 +125,7 @@ def _run(name: str, budget: Budget, url: str, table: Table) -> Result:
     pairs, without = [], []
     env = {"DATABASE_URL": url}
     with ExitStack() as stack:
-        mine_side = Side(ours_worker(env), "orchestrator.celery", "ours", table)
+        mine_side = Side(ours_worker(env=env), "orchestrator.celery", "ours", table)
         peer_side = Side(plain_worker(env), "tests.benchmarks.plain", "plain", table)
         stack.enter_context(Relay(env=env))
         for side in (mine_side, peer_side):

@@ -1,8 +1,9 @@
-"""``throughput``: no-op tasks per second of a prefork worker with two processes, ours against plain Celery.
+"""``throughput``: no-op tasks per second of a worker with two processes, ours against plain Celery.
 
-Ours is the platform with all its defaults, the peer plain Celery on kombu's own transport
-with the same settings (late ack, events). Both stay up; turns alternate, and a worker that
-is stopped while its queue fills works through every turn in the same way.
+Ours is the platform with all its defaults: the swarm, and beside it, under ``more``, a
+prefork worker. The peer is plain Celery's prefork on kombu's own transport with the same
+settings (late ack, events). All stay up; turns alternate, and a worker that is stopped
+while its queue fills works through every turn in the same way.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
+from statistics import median
 from typing import Self
+
+import psutil
 
 from tests.benchmarks.catalogue import Budget, Result
 from tests.support import environment, inflight
@@ -22,8 +26,8 @@ from tests.support.wait import eventually
 from tests.support.worker import Worker, platform_env
 
 PROCESSES = 2
-TASKS = 1000
-WARM_UP = 200
+TASKS = 4000
+WARM_UP = 500
 
 
 class Side:
@@ -62,29 +66,36 @@ class Side:
         self._producer.stdout.readline()
         self._worker.kill_group(signal.SIGCONT)
         begun = time.monotonic()
-        eventually(self._idle, 120, lambda: f"queue {self.queue} worked off\n{self._worker.tail()}")
+        # Short looks: a pause of the usual length would be a tenth of the time of the fastest.
+        eventually(self._idle, 120, lambda: f"queue {self.queue} worked off\n{self._worker.tail()}", most=0.01)
         return tasks / (time.monotonic() - begun)
+
+    def pss(self) -> float:
+        """Return the MB of memory that the worker's processes use, shared pages counted in parts."""
+        pids = [self._worker.pid, *self._worker.children()]
+        return sum(psutil.Process(pid).memory_full_info().pss for pid in pids) / 1e6
 
     def _idle(self) -> bool:
         return not self._client.llen(self.queue) and not inflight.count(self._client)
 
 
-def ours_worker(env: Mapping[str, str | None] | None = None) -> Worker:
+def ours_worker(pool: str = "swarm", queue: str = "ours", env: Mapping[str, str | None] | None = None) -> Worker:
     """Return the platform's worker with its defaults."""
     return Worker(
+        pool=pool,
         concurrency=PROCESSES,
-        queues=["ours"],
+        queues=[queue],
         env={"ORCHESTRATOR_TEST_IMPORTS": "tests.benchmarks.tasks", **(env or {})},
     )
 
 
-def ours() -> Side:
+def ours(pool: str) -> Side:
     """Return the platform with its defaults."""
-    return Side(ours_worker(), "orchestrator.celery", "ours")
+    return Side(ours_worker(pool, pool), "orchestrator.celery", pool)
 
 
 def plain_worker(env: Mapping[str, str | None] | None = None) -> Process:
-    """Return plain Celery with the same settings: late ack, events, prefetch 1."""
+    """Return plain Celery with the same settings: late ack, events; its own prefetch."""
     command = ["python", "-m", "celery", "-A", "tests.benchmarks.plain", "worker", "-P", "prefork"]
     return Process(
         [*command, "-c", str(PROCESSES), "-Q", "plain", "-n", "plain@test", "-l", "INFO"],
@@ -101,15 +112,26 @@ def plain() -> Side:
 
 
 def run(budget: Budget) -> Result:
-    """Measure pairs until the budget is used up."""
-    pairs: list[tuple[float, float]] = []
+    """Measure rounds until the budget is used up."""
+    rounds: list[dict[str, float]] = []
     with ExitStack() as stack:
-        mine_side, peer_side = [stack.enter_context(side) for side in (ours(), plain())]
+        made = {"swarm": ours("swarm"), "prefork": ours("prefork"), "plain": plain()}
+        sides = {name: stack.enter_context(side) for name, side in made.items()}
+        memory = {name: side.pss() for name, side in sides.items()}
         deadline = time.monotonic() + budget.seconds
-        while len(pairs) < budget.runs and (not pairs or time.monotonic() < deadline):
-            if len(pairs) % 2:
-                peer, mine = peer_side.rate(), mine_side.rate()
-            else:
-                mine, peer = mine_side.rate(), peer_side.rate()
-            pairs.append((mine, peer))
-    return Result.of_pairs("throughput", pairs, "tasks/s", pool="prefork", processes=PROCESSES, tasks=TASKS)
+        while len(rounds) < budget.runs and (not rounds or time.monotonic() < deadline):
+            order = list(sides) if len(rounds) % 2 else list(reversed(sides))
+            rates = {name: sides[name].rate() for name in order}
+            rounds.append(rates)
+    return Result.of_pairs(
+        "throughput",
+        [(each["swarm"], each["plain"]) for each in rounds],
+        "tasks/s",
+        pool="swarm",
+        processes=PROCESSES,
+        tasks=TASKS,
+        prefork=round(median(each["prefork"] for each in rounds), 2),
+        prefork_ratio=round(median(each["prefork"] / each["plain"] for each in rounds), 4),
+        pss_mb={name: round(size, 1) for name, size in memory.items()},
+        pss_to_prefork=round(memory["swarm"] / memory["prefork"], 4),
+    )

@@ -11,7 +11,7 @@ from tests.chaos import census
 from tests.chaos.catalogue import Orders, Report
 from tests.support import endings, environment
 
-POOLS = ("prefork", "solo", "threads")
+POOLS = ("swarm", "prefork", "solo", "threads")
 #: Endings without a letter whose task takes effect; ``ignore`` and ``expired`` leave nothing by design.
 SUCCEED = ("succeed", "replace", "defer", "retry_helps", "coroutine")
 

@@ -18,7 +18,8 @@ from tests.support.wait import NeverHappened, eventually
 from tests.support.worker import Worker
 
 TASKS = 300
-WORKERS = 2
+#: One worker of each kind that has processes.
+POOLS = ("swarm", "prefork")
 #: Seconds; short, so that recovery can be watched.
 LEASE = 3.0
 PATIENCE = 120.0
@@ -27,11 +28,14 @@ PATIENCE = 120.0
 Blow = Callable[[Broker, list[Worker], Random], None]
 
 
-def play(name: str, orders: Orders, blow: Blow, every: tuple[float, float], **more: Any) -> Report:
+def play(
+    name: str, orders: Orders, blow: Blow, every: tuple[float, float], *, may_repeat: bool = False, **more: Any
+) -> Report:
     """Publish, break things while it is worked off, count.
 
     Args:
         every: shortest and longest pause between two blows, in seconds.
+        may_repeat: whether a task that was begun may run again.
     """
     env = {**labour.ENV, "ORCHESTRATOR_TEST_LEASE": str(LEASE), "ORCHESTRATOR_TEST_DELIVERIES": "1000"}
     broker, dice = environment.world().broker, orders.dice()
@@ -39,7 +43,7 @@ def play(name: str, orders: Orders, blow: Blow, every: tuple[float, float], **mo
     keys = [f"task-{number}" for number in range(orders.tasks or TASKS)]
     get_app().set_default()
     with ExitStack() as stack:
-        workers = [stack.enter_context(Worker(concurrency=2, env=env)) for _ in range(WORKERS)]
+        workers = [stack.enter_context(Worker(pool=pool, concurrency=2, env=env)) for pool in POOLS]
         for key in keys:
             # Most are short; some are sure to be hit.
             labour.work.delay(key, dice.choice([0.02, 0.05, 0.1, 0.3, 2.0]))
@@ -62,6 +66,7 @@ def play(name: str, orders: Orders, blow: Blow, every: tuple[float, float], **mo
             doubled=sum(1 for key in keys if counts[f"{key}:end"] > 1),
             leaked=sum(_left(broker).values()),
             recovery_s=round(recovery, 2),
+            may_repeat=may_repeat,
             more={
                 "blows": blows,
                 "started_again": sum(1 for key in keys if counts[f"{key}:start"] > 1),

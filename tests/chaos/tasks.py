@@ -9,7 +9,7 @@ import urllib.request
 from typing import Any
 from uuid import uuid4
 
-from orchestrator import Idempotent, PermanentError, Retries, task
+from orchestrator import Concurrency, Idempotent, PermanentError, RateLimit, Retries, task
 from orchestrator.audit.models import AuditEntry
 from tests.support import far_side
 
@@ -64,3 +64,23 @@ def enter(order: str, seconds: float) -> str:
     time.sleep(seconds)
     AuditEntry.objects.create(actor="ledger", action="credit", target=order)
     return uuid4().hex
+
+
+@task(ignore_result=True, limits=[RateLimit("turnstile", "100/s")])
+def arrive(key: str) -> None:
+    """Come to a far side that lets a hundred in each second."""
+    _tell("/arrive", key)
+
+
+@task(ignore_result=True, limits=[Concurrency("cell", 1)])
+def occupy(key: str, seconds: float) -> None:
+    """Be the only one inside for a while."""
+    _tell("/enter", key)
+    time.sleep(seconds)
+    _tell("/leave", key)
+
+
+def _tell(path: str, key: str) -> None:
+    body = json.dumps({"key": key, "pid": os.getpid()}).encode()
+    with urllib.request.urlopen(os.environ["ORCHESTRATOR_TEST_TURNSTILE"] + path, body, timeout=20):
+        pass

@@ -18,21 +18,26 @@ from hypothesis import strategies as st
 from kombu.utils.imports import symbol_by_name
 
 from orchestrator import conf
+from orchestrator.celery import get_app
 from orchestrator.contracts.errors import StoreUnavailable
 from orchestrator.contracts.message import Attempt, Letter, Publication, WireMessage
 from orchestrator.contracts.outcome import Defer, Outcome, PermanentError, Reason, Skip, Verdict
 from orchestrator.contracts.policy import Parts, Policy
 from orchestrator.deadletters.drain import Drain
 from orchestrator.deadletters.models import DeadLetter
+from orchestrator.engine.publication import Dispatcher
 from orchestrator.idempotency.records import DatabaseRecords
 from orchestrator.launch.ports import free_port
 from orchestrator.policies.dead_letter import DeadLetters
 from orchestrator.policies.outbox import SendOnce
 from orchestrator.policies.redrive import RedriveOnce
 from orchestrator.stores.redis.attempts import RedisAttemptLog
+from orchestrator.stores.redis.breakers import RedisBreakers
+from orchestrator.stores.redis.deduplication import RedisDeduplicationLocks
 from orchestrator.stores.redis.idempotency import RedisIdempotencyRecords
 from orchestrator.stores.redis.leases import RedisLeases
 from orchestrator.stores.redis.letters import RedisLetterbox, RedisLetterSource
+from orchestrator.stores.redis.limits import RedisLimits
 from tests.support.broker import Broker
 from tests.support.zoo import add, anything, secretive
 
@@ -53,6 +58,9 @@ headers = st.sampled_from(
         {"v": 1, "redrive": {"of": "x", "letter": "fixed", "nonce": "n"}},
         {"v": 1, "outbox": {"row": "fixed", "nonce": "n"}},
         {"v": 1, "idempotency_key": "one"},
+        {"v": 1, "dedup": {"key": "one", "mode": "until_finished", "spans": [0, 60, 0]}},
+        {"v": 1, "dedup": {"key": "one", "mode": "latest", "spans": [0, 60, 0]}},
+        {"v": 1, "dedup": {"key": "one", "mode": "until_started", "spans": [0, 60, 0]}},
     ]
 )
 errors = st.sampled_from(
@@ -78,7 +86,11 @@ def parts(url: str, timeout: float = 2.0, prefix: str = "") -> Parts:
         letterbox=RedisLetterbox(url, prefix, timeout),
         leases=leases,
         idempotency=RedisIdempotencyRecords(leases),
+        limits=RedisLimits(leases, aging=60),
         transactional_records=DatabaseRecords,
+        deduplication=RedisDeduplicationLocks(leases, 30),
+        dispatch=Dispatcher(get_app()),
+        breakers=RedisBreakers(leases),
         attempts=RedisAttemptLog(url, prefix, timeout),
         redacted_names=conf.REDACTED_NAMES,
     )

@@ -72,6 +72,15 @@ def test_all_of_it_is_seen_and_nothing_stays(surroundings: dict[str, str], tmp_p
     letter = parts["dead_letter"]
     assert (letter["reason"], letter["attempts"], letter["history"]) == ("retries_exhausted", 4, 3)
     assert (letter["redriven"], letter["succeeded"]) == (1, 1)
+    assert parts["payments"] == {
+        "ok": True,
+        "charge_asked_for": 2,
+        "charged": 1,
+        "receipts": 1,
+        "statement_asked_for": 5,
+        "told_duplicates": 4,
+        "statements": 1,
+    }
     assert left_behind(surroundings) == []
     assert not (tmp_path / "real.sqlite3").exists()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from orchestrator.celery import get_app
 from orchestrator.deadletters.models import DeadLetter
 from tests.conftest import Platform
@@ -15,14 +17,15 @@ LEASE = 3.0
 ENV = {**labour.ENV, "ORCHESTRATOR_TEST_LEASE": str(LEASE), "ORCHESTRATOR_TEST_DELIVERIES": "2"}
 
 
-def test_tasks_of_a_killed_worker_run_elsewhere(platform: Platform) -> None:
+@pytest.mark.parametrize("pool", ["swarm", "prefork"])
+def test_tasks_of_a_killed_worker_run_elsewhere(platform: Platform, pool: str) -> None:
     """SIGKILL of a whole worker: its running and its waiting tasks run on another one within lease + 5 s."""
-    doomed = platform.worker(concurrency=2, env=ENV)
+    doomed = platform.worker(pool=pool, concurrency=2, env=ENV)
     keys = [f"job-{number}" for number in range(6)]
     for key in keys:
         labour.work.delay(key, 8 if key in keys[:2] else 0)
     eventually(lambda: all(labour.starts(key) for key in keys[:2]), message=doomed.tail)
-    second = platform.worker(concurrency=2, env=ENV)
+    second = platform.worker(pool=pool, concurrency=2, env=ENV)
     eventually(lambda: all(labour.ends(key) for key in keys[2:]), message=second.tail)
     doomed.kill_group()
     killed = time.monotonic()
@@ -34,13 +37,13 @@ def test_tasks_of_a_killed_worker_run_elsewhere(platform: Platform) -> None:
 
 def test_a_task_longer_than_the_lease_runs_once(platform: Platform) -> None:
     """Leases of living workers are renewed, also where the body blocks its process."""
-    workers = [platform.worker(pool=pool, concurrency=1, env=ENV) for pool in ("prefork", "solo", "threads")]
-    keys = ["one", "two", "three"]
+    workers = [platform.worker(pool=pool, concurrency=1, env=ENV) for pool in ("swarm", "prefork", "solo", "threads")]
+    keys = ["one", "two", "three", "four"]
     for key in keys:
         labour.work.delay(key, 3 * LEASE)
     eventually(lambda: all(labour.ends(key) for key in keys), 60, workers[0].tail)
     eventually(lambda: inflight.count(platform.broker.client) == 0)
-    assert [labour.starts(key) for key in keys] == [1, 1, 1]
+    assert [labour.starts(key) for key in keys] == [1] * 4
     assert not any("gave no sign of life" in worker.log for worker in workers)
 
 

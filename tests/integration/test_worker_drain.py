@@ -16,7 +16,7 @@ from tests.support.zoo import add, end
 COUNT = 300
 
 
-@pytest.mark.parametrize("pool", ["prefork", "solo", "threads"])
+@pytest.mark.parametrize("pool", ["swarm", "prefork", "solo", "threads"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_under_load_is_exact(platform: Platform, pool: str, number: signal.Signals) -> None:
     """Each message either took effect and is gone, or is in its queue again."""
@@ -35,22 +35,24 @@ def test_a_stop_under_load_is_exact(platform: Platform, pool: str, number: signa
     assert took < 25
 
 
-def test_a_second_worker_finishes_what_the_first_left(platform: Platform) -> None:
+@pytest.mark.parametrize("pool", ["swarm", "prefork"])
+def test_a_second_worker_finishes_what_the_first_left(platform: Platform, pool: str) -> None:
     """What a deploy is made of."""
-    first = platform.worker(pool="prefork", concurrency=2)
+    first = platform.worker(pool=pool, concurrency=2)
     for index in range(COUNT):
         end.delay("succeed", key=str(index))
     eventually(lambda: len(far_side.counts()) > COUNT // 10, 60, "the stream runs")
     first.kill(signal.SIGTERM)
-    platform.worker(pool="prefork", concurrency=1)
+    platform.worker(pool=pool, concurrency=1)
     first.wait()
     eventually(lambda: len(far_side.counts()) == COUNT, 60, lambda: f"all ran, so far {len(far_side.counts())}")
     assert set(far_side.counts().values()) == {1}
 
 
-def test_a_stop_while_the_broker_is_away(platform: Platform) -> None:
+@pytest.mark.parametrize("pool", ["swarm", "prefork"])
+def test_a_stop_while_the_broker_is_away(platform: Platform, pool: str) -> None:
     """A worker that cannot reach its broker still ends when told to."""
-    worker = platform.worker(pool="prefork", concurrency=1)
+    worker = platform.worker(pool=pool, concurrency=1)
     platform.broker.stop()
     try:
         worker.wait_for_log("[Cc]onnection .*(lost|refused|error)|Cannot connect")
@@ -59,9 +61,10 @@ def test_a_stop_while_the_broker_is_away(platform: Platform) -> None:
         platform.broker.start()
 
 
-def test_a_stop_waits_for_a_long_task(platform: Platform) -> None:
+@pytest.mark.parametrize("pool", ["swarm", "prefork"])
+def test_a_stop_waits_for_a_long_task(platform: Platform, pool: str) -> None:
     """The task ends as if nothing had happened; a signal repeated by an impatient supervisor changes nothing."""
-    worker = platform.worker(pool="prefork", concurrency=1)
+    worker = platform.worker(pool=pool, concurrency=1)
     result = end.delay("soft_limit", key="long", seconds=2)
     eventually(lambda: far_side.effects("long"), 60, "it runs")
     worker.kill(signal.SIGTERM)

@@ -172,5 +172,5 @@ def test_pools_that_cannot_keep_declared_limits_refuse_to_start() -> None:
     assert ended.returncode != 0
     assert "cannot keep time limits" in ended.stderr
     assert "tests.support.zoo_limits.softly" in ended.stderr
-    assert "--pool prefork" in ended.stderr
+    assert "--pool swarm or --pool prefork" in ended.stderr
     assert "Traceback" not in ended.stderr

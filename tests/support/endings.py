@@ -84,8 +84,10 @@ EVERYWHERE: dict[str, Callable[[], str]] = {
     "bad_id": lambda: raw(b"[[1, 2], {}, {}]", task=zoo.add.name, id=5),
     "bad_kwargs": lambda: raw(json.dumps([[1], "five", {}]).encode(), task=zoo.add.name, retries=0),
 }
+#: Pools that have them.
+WITH_PROCESSES = ("swarm", "prefork")
 #: Endings that need processes of their own.
-PREFORK_ONLY: dict[str, Callable[[], str]] = {
+PROCESSES_ONLY: dict[str, Callable[[], str]] = {
     "die": _call("die"),
     "soft_limit": _call("soft_limit", soft_time_limit=1, time_limit=30),
     "hard_limit": _call("hard_limit", soft_time_limit=1, time_limit=2),
@@ -121,12 +123,12 @@ BURIED = {
     "declared_limit": "soft_time_limit",
 }
 #: An exit is a lost process under prefork, and an ordinary failure where it would be the whole worker.
-EXIT_REASON = {"prefork": "worker_lost", "solo": "failed", "threads": "failed"}
+EXIT_REASON = {"prefork": "worker_lost", "swarm": "failed", "solo": "failed", "threads": "failed"}
 
 
 def expected(pool: str) -> dict[str, str]:
     """Return the reason of every ending that this pool buries."""
-    skipped = () if pool == "prefork" else PREFORK_ONLY
+    skipped = () if pool in WITH_PROCESSES else PROCESSES_ONLY
     return {**{how: why for how, why in BURIED.items() if how not in skipped}, "exit": EXIT_REASON[pool]}
 
 
@@ -134,9 +136,9 @@ def run(pool: str, order: Callable[[list[str]], list[str]] = list) -> Run:
     """Let a worker of this pool meet every ending, in some order; needs an empty broker and database."""
     far_side.clear()
     made = Run(pool)
-    senders = {**EVERYWHERE, **(PREFORK_ONLY if pool == "prefork" else {})}
+    senders = {**EVERYWHERE, **(PROCESSES_ONLY if pool in WITH_PROCESSES else {})}
     made.sent = {how: senders[how]() for how in order(list(senders))}
-    env = {"ORCHESTRATOR_TEST_IMPORTS": "tests.support.zoo_limits"} if pool == "prefork" else {}
+    env = {"ORCHESTRATOR_TEST_IMPORTS": "tests.support.zoo_limits"} if pool in WITH_PROCESSES else {}
     buried = expected(pool)
     with Worker(pool=pool, concurrency=2, env=env) as worker, Relay() as relay:
         # What the inbox must not get is told by the broker: nothing is left to run.

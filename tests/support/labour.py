@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import time
@@ -19,6 +20,15 @@ def work(self: Any, key: str, seconds: float = 0.0) -> None:
     """Note the start, take some time, note the end."""
     far_side.record(f"{key}:start", pid=os.getpid())
     time.sleep(seconds)
+    far_side.record(f"{key}:end", pid=os.getpid())
+
+
+@task(ignore_result=True)
+def hold_the_interpreter(key: str, seconds: float) -> None:
+    """Run C code that lets no other thread of this process run, nor any signal handler of Python's."""
+    far_side.record(f"{key}:start", pid=os.getpid())
+    # PyDLL, unlike CDLL, keeps the lock of the interpreter while it calls.
+    ctypes.PyDLL(None).usleep(int(seconds * 1e6))
     far_side.record(f"{key}:end", pid=os.getpid())
 
 

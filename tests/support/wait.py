@@ -13,13 +13,16 @@ class NeverHappened(AssertionError):
     """What was waited for did not happen before the deadline."""
 
 
-def eventually(look: Callable[[], Seen], timeout: float = 30.0, message: str | Callable[[], str] = "") -> Seen:
+def eventually(
+    look: Callable[[], Seen], timeout: float = 30.0, message: str | Callable[[], str] = "", *, most: float = 0.2
+) -> Seen:
     """Return the first truthy value of ``look()``.
 
     Args:
         look: called again and again; an ``AssertionError`` counts as "not yet".
         timeout: seconds.
         message: what was expected, or a function that describes what is there instead.
+        most: longest pause between two looks, in seconds.
 
     Raises:
         NeverHappened: the deadline passed; carries the last value or failed assertion.
@@ -40,7 +43,7 @@ def eventually(look: Callable[[], Seen], timeout: float = 30.0, message: str | C
             raise NeverHappened(f"not within {timeout:g} s: {said or repr(look)}; last seen: {last!r}")
         time.sleep(pause)
         # Short pauses at first, since most waits are short; few look-ups later, since the cores are shared.
-        pause = min(pause * 1.5, 0.2)
+        pause = min(pause * 1.5, most)
 
 
 def stays(look: Callable[[], object], seconds: float, message: str = "") -> None:

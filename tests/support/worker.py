@@ -26,7 +26,7 @@ class Worker(Process):
     """A real worker: ``manage.py worker``.
 
     Args:
-        pool: prefork, solo or threads.
+        pool: swarm, prefork, solo or threads.
         concurrency: processes or threads.
         queues: names; the default queue if empty.
         options: more command line options.
@@ -59,8 +59,10 @@ class Worker(Process):
 
     def pool_children(self) -> list[int]:
         """Pids of the processes that run tasks; empty on solo and threads."""
-        if self.pool != "prefork" or not self.running:
+        if self.pool not in ("swarm", "prefork") or not self.running:
             return []
+        if self.pool == "swarm":
+            return children(self.pid)
         # Pool processes are forks of the worker and therefore have its command line.
         mine = _command_line(self.pid)
         return [pid for pid in self.children() if _command_line(pid) == mine]
@@ -136,6 +138,15 @@ class Web(_Server):
         command = ["python", "-m", "gunicorn", "orchestrator.wsgi:application", "--bind", f"127.0.0.1:{port}"]
         command += ["--workers", str(workers), "--timeout", "60"]
         super().__init__(command, port, name="web", env=platform_env(env))
+
+
+def children(pid: int) -> list[int]:
+    """Return the pids right below a process."""
+    try:
+        found = psutil.Process(pid).children()
+        return [child.pid for child in found if child.status() != psutil.STATUS_ZOMBIE]
+    except psutil.NoSuchProcess:
+        return []
 
 
 def _command_line(pid: int) -> list[str]:

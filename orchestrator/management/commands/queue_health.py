@@ -53,4 +53,6 @@ class Command(BaseCommand):
             self.stdout.write(f"  in flight: {found.in_flight}")
         if found.delayed is not None:
             self.stdout.write(f"  delayed: {found.delayed}")
+        for limit, count in (found.parked or {}).items():
+            self.stdout.write(f"  waiting for limit {limit}: {count}")
         self.stdout.write(f"verdict: {found.verdict.word}")

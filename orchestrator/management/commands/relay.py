@@ -21,6 +21,7 @@ from orchestrator.contracts.errors import ConfigurationError, StoreUnavailable
 from orchestrator.deadletters import services
 from orchestrator.deadletters.drain import Drain, source
 from orchestrator.idempotency import retention as idempotency
+from orchestrator.limits import services as limits
 from orchestrator.monitoring import delayed
 from orchestrator.outbox import services as outbox
 from orchestrator.runs import chords, retention
@@ -37,6 +38,8 @@ WAIT, BUSY_WAIT = 0.5, 0.05
 RESUME_EVERY = 3.0
 #: Seconds between two looks at what is due; workers look as well, so this is for times without any.
 MOVE_EVERY = 0.5
+#: Seconds between two looks at whether Redis knows the limits that people changed.
+REPAIR_EVERY = 5.0
 #: Seconds between two looks for chords whose last member could not look itself.
 CHORDS_EVERY = 5.0
 #: Seconds between two rounds of retention.
@@ -206,6 +209,7 @@ def _run(drain: Drain, batch: int, show: Callable[[], int]) -> None:
         Duty("Attempts", attempts),
         Duty("Chords", lambda: chords.look_again(get_app()), every=CHORDS_EVERY),
         Duty("Outbox", outbox.sweep),
+        Duty("Changed limits", limits.repair, every=REPAIR_EVERY),
         Duty("Redrives", services.resume_interrupted, every=RESUME_EVERY),
         Duty("Retention of letters", services.prune, every=PRUNE_EVERY),
         Duty("Retention of results", lambda: retention.prune(services.open_among), every=PRUNE_EVERY),
