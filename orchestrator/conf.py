@@ -49,6 +49,7 @@ POLICIES = (
     "orchestrator.policies.breaker.Breaking",
     "orchestrator.policies.limits.Limits",
     "orchestrator.policies.fairness.Fairness",
+    "orchestrator.policies.tracking.Tracking",
 )
 
 
