@@ -38,6 +38,7 @@ from orchestrator.stores.redis.leases import RedisLeases
 from orchestrator.stores.redis.limits import RedisLimits
 from orchestrator.stores.redis.progress import RedisProgressLog
 from orchestrator.stores.redis.results import ResultStore
+from orchestrator.stores.redis.revoked import RedisRevoked
 from orchestrator.transport import office, registry
 from orchestrator.transport.inflight import Aside
 
@@ -115,6 +116,12 @@ class OrchestratorApp(EngineApp):
                 return None
             self._outbox = (settings, _outbox_of(settings))
         return self._outbox[1]
+
+    @cached_property
+    def revoked(self) -> RedisRevoked:
+        """Ids of tasks that were called off."""
+        settings = conf.settings()
+        return RedisRevoked(conf.state_url(), settings.key_prefix, settings.letterbox_timeout)
 
     @property
     def message_limit(self) -> int:
