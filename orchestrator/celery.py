@@ -247,17 +247,7 @@ def results(task_ids: Iterable[str]) -> list[Any]:
 
 
 def bulk(signatures: Iterable[Any], *, batch_size: int = BATCH) -> Published:
-    """Publish signatures of any number, in batches, in constant memory.
-
-    Args:
-        signatures: taken as they are needed. Chains, groups and chords are published one by one, in their turn.
-        batch_size: messages that are sent in one call, all of them or none.
-
-    Returns:
-        the ids, in order, each made when it is asked for.
-    Raises:
-        BulkFailed: the broker did not take a batch; says what was sent, and can go on from there.
-    """
+    """Publish signatures of any number, in constant memory; see :func:`orchestrator.engine.bulk.bulk`."""
     return _bulk(get_app(), signatures, batch_size)
 
 
