@@ -112,11 +112,11 @@ def ours(pool: str) -> Side:
     return celery_side(ours_worker(pool, pool), "orchestrator.celery", pool)
 
 
-def plain_worker(env: Mapping[str, str | None] | None = None) -> Process:
+def plain_worker(env: Mapping[str, str | None] | None = None, queue: str = "plain") -> Process:
     """Return plain Celery with the same settings: late ack, events; its own prefetch."""
     command = ["python", "-m", "celery", "-A", "tests.benchmarks.plain", "worker", "-P", "prefork"]
     return Process(
-        [*command, "-c", str(PROCESSES), "-Q", "plain", "-n", "plain@test", "-l", "INFO"],
+        [*command, "-c", str(PROCESSES), "-Q", queue, "-n", "plain@test", "-l", "INFO"],
         name="plain",
         directory=environment.directory() / "logs",
         env=platform_env({"DJANGO_SETTINGS_MODULE": "tests.benchmarks.plain_settings", **(env or {})}),
