@@ -13,6 +13,7 @@ from orchestrator.audit.models import AuditEntry
 from orchestrator.contracts.errors import InvalidOption, UnknownOption
 from orchestrator.deadletters.models import DeadLetter
 from orchestrator.limits import services
+from orchestrator.monitoring import parked, queues
 from tests.support import environment, far_side, inflight, limited
 from tests.support.limited import BRISK, alone, both, brisk, slow, told
 from tests.support.wait import eventually, stays
@@ -94,6 +95,10 @@ def test_a_changed_limit_acts_at_once_and_is_audited(running: Worker) -> None:
     eventually(lambda: limited.parked() == 4)
     (state,) = [state for state in services.states() if state.name == "slow"]
     assert (state.declared, state.changed, state.waiting) == ("2/h", "", 4)
+    assert queues.parked(5) == {"slow|a": 4}
+    (waiting, *_) = parked.listed("slow|a")
+    assert (waiting.queue, waiting.task) == ("celery", slow.name)
+    assert [found.limit for found in parked.find(waiting.task_id)] == ["slow|a"]
     services.change("slow", "5/h", actor="somebody")
     eventually(lambda: len(order()) == 5, 2)
     stays(lambda: limited.parked() == 1, 0.3)
