@@ -36,6 +36,8 @@ from orchestrator.stores.redis.deduplication import RedisDeduplicationLocks
 from orchestrator.stores.redis.idempotency import RedisIdempotencyRecords
 from orchestrator.stores.redis.leases import RedisLeases
 from orchestrator.stores.redis.limits import RedisLimits
+from orchestrator.stores.redis.progress import RedisProgressLog
+from orchestrator.stores.redis.results import ResultStore
 from orchestrator.transport import office, registry
 from orchestrator.transport.inflight import Aside
 
@@ -131,6 +133,7 @@ class OrchestratorApp(EngineApp):
         letterbox = named("LETTERBOX", settings.letterbox)(url, settings.key_prefix, settings.letterbox_timeout)
         attempts = RedisAttemptLog(url, settings.key_prefix, settings.letterbox_timeout, gathers=office.attended)
         office.accompany(attempts)
+        waiting = ResultStore(url, settings.key_prefix, settings.letterbox_timeout)
         leases = RedisLeases(url, settings.key_prefix, settings.letterbox_timeout)
         parts = Parts(
             letterbox=letterbox,
@@ -148,6 +151,7 @@ class OrchestratorApp(EngineApp):
             breakers=RedisBreakers(leases),
             control_flow=(TaskPredicate,),
             attempts=attempts,
+            progress=RedisProgressLog(waiting, lambda call, alias: transaction.on_commit(call, using=alias)),
             redacted_names=settings.redacted_names,
             lease_seconds=settings.lease_seconds,
             limits_open=settings.limits_fail == "open",

@@ -49,6 +49,7 @@ POLICIES = (
     "orchestrator.policies.breaker.Breaking",
     "orchestrator.policies.limits.Limits",
     "orchestrator.policies.fairness.Fairness",
+    "orchestrator.policies.tracking.Tracking",
 )
 
 
@@ -95,8 +96,10 @@ class Settings:
     closed_letters_days: int | None = 90
     #: Days that open dead letters are kept; None, the default, keeps them until somebody acts.
     open_letters_days: int | None = None
-    #: Days that results of successful runs are kept; None keeps them.
+    #: Days that results are kept, those of failures until somebody has acted on them; None keeps them.
     results_days: int | None = 30
+    #: Successful results of each task that are kept, the newest; None keeps all of RESULTS_DAYS.
+    results_per_task: int | None = None
     #: Results that may wait in Redis for a relay; beyond, workers write some themselves. 0 writes each at once.
     results_waiting: int = 50_000
     #: Seconds after which a redrive that was cut off half-way is taken up again.
@@ -201,6 +204,11 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
         ("closed_letters_days", "open_letters_days", "results_days"),
         lambda value: value is None or _whole(value, 1),
         "whole days, 1 or more, or None to keep for ever",
+    ),
+    (
+        ("results_per_task",),
+        lambda value: value is None or _whole(value, 1),
+        "a whole number of results, 1 or more, or None for no such limit",
     ),
     (("results_waiting",), lambda value: _whole(value, 0), "a whole number of results, 0 or more"),
     (("limits_fail", "deduplication_fails"), lambda value: value in ("open", "closed"), '"open" or "closed"'),

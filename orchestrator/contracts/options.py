@@ -76,6 +76,7 @@ OPTIONS: Mapping[str, str] = {
     "breaker": 'a Breaker("name", …) value or None',
     "fairness_key": 'a template such as "{tenant}", or a callable',
     "fairness_weight": "a whole number, or a callable",
+    "tracked": "True or False",
     "limits": "a list of RateLimit(...) and Concurrency(...) values",
 }
 
@@ -149,8 +150,9 @@ def check_options(
     sensitive = given.get("sensitive", ())
     if isinstance(sensitive, str) or not all(isinstance(name, str) for name in sensitive):
         raise InvalidOption(f"Task {task!r}: sensitive={sensitive!r} must be {OPTIONS['sensitive']}.")
-    if not isinstance(given.get("bury_expired", False), bool):
-        raise InvalidOption(f"Task {task!r}: bury_expired={given['bury_expired']!r} must be {OPTIONS['bury_expired']}.")
+    for option in ("bury_expired", "tracked"):
+        if not isinstance(given.get(option, False), bool):
+            raise InvalidOption(f"Task {task!r}: {option}={given[option]!r} must be {OPTIONS[option]}.")
 
 
 def check_sensitive_names(task: str, sensitive: Iterable[str], parameters: Iterable[str]) -> None:

@@ -17,7 +17,7 @@ from orchestrator.contracts.idempotency import IdempotencyRecords, Transactional
 from orchestrator.contracts.limiting import LimitStore
 from orchestrator.contracts.message import Attempt, Parcel, Publication
 from orchestrator.contracts.outcome import Outcome
-from orchestrator.contracts.ports import AttemptLog, Dispatch, Leases, Letterbox
+from orchestrator.contracts.ports import AttemptLog, Dispatch, Leases, Letterbox, ProgressLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,7 @@ class Parts:
     dispatch: Dispatch
     breakers: Breakers
     attempts: AttemptLog
+    progress: ProgressLog
     redacted_names: tuple[str, ...] = ()
     #: Seconds that a lease lasts without being renewed.
     lease_seconds: float = 30.0

@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from orchestrator.contracts.message import Letter, Parcel, Publication
 from orchestrator.contracts.outcome import Outcome
+from orchestrator.contracts.progress import Record
 
 
 @runtime_checkable
@@ -32,6 +33,13 @@ class AttemptLog(Protocol):
 
     def note(self, letter: Letter, outcome: Outcome, started_at: float | None) -> None:
         """Note an attempt; ``letter`` is what is known of it, redacted. Never raises for a store that is away."""
+
+
+class ProgressLog(Protocol):
+    """Where it is told how far tasks are."""
+
+    def tell(self, record: Record, place: str | None) -> None:
+        """Show a state, when the open transaction of ``place`` commits if that is given. Never raises for a store."""
 
 
 class LetterSource(Protocol):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 from typing import Any
-from uuid import NAMESPACE_OID, uuid5
 
 from billiard.einfo import ExceptionInfo
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
@@ -21,11 +20,6 @@ from orchestrator.engine.holding import hold
 from orchestrator.engine.redispatch import ATTEMPT, PARKS, Parked
 from orchestrator.engine.settlement import outcome_of, settle, unwrap
 from orchestrator.transport import office
-
-
-def attempt_of(owner: str, serial: object) -> str:
-    """Return the id of the attempt at a claimed message: whoever settles for a dead process knows it, too."""
-    return str(uuid5(NAMESPACE_OID, f"{owner} {serial}"))
 
 
 class OrchestratedRequest(Request):  # type: ignore[misc]  # Celery's Request is untyped
@@ -58,10 +52,13 @@ class OrchestratedRequest(Request):  # type: ignore[misc]  # Celery's Request is
 
     @property
     def attempt_id(self) -> str:
-        """Names this delivery's attempt; made when first asked for."""
+        """Names this delivery's attempt, so that who settles for a dead process knows what it held.
+
+        Without our transport that is the process which made it up.
+        """
         if not self._attempt_id:
-            owner = getattr(self._message.channel, "owner", "")
-            self._attempt_id = attempt_of(owner, self._message.delivery_tag) if owner else uuid()
+            named = getattr(self._message.channel, "attempt_of", None)
+            self._attempt_id = named(self._message.delivery_tag) if named is not None else uuid()
         return self._attempt_id
 
     def on_accepted(self, pid: int, time_accepted: float) -> None:

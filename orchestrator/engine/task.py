@@ -61,6 +61,8 @@ class OrchestratedTask(redispatch.OurTask, Task):  # type: ignore[misc]  # Celer
     fairness_weight: int | Callable[..., int] = 1
     #: Whether a message that expired before it started is buried instead of dropped.
     bury_expired: bool = False
+    #: Whether its result shows that it is queued or delayed before a worker begins with it.
+    tracked: bool = False
     #: Whether the task itself, not a setting, limits its time.
     declares_limits: bool = False
 

@@ -16,7 +16,7 @@ from kombu.utils.json import loads
 
 from orchestrator.contracts.limiting import Waiting
 from orchestrator.transport import fairness, parking, publishing, wire
-from orchestrator.transport.buffer import Buffer, tag_of
+from orchestrator.transport.buffer import Buffer, attempt_of, tag_of
 from orchestrator.transport.clients import Clients, refused_is_lost
 from orchestrator.transport.inflight import Claimed
 from orchestrator.transport.keys import DELIVERY_MEMBER, SEPARATOR
@@ -201,6 +201,10 @@ class Channel(Clients):
         """Return a message that another process held and cannot end any more; None if it has lost it."""
         taken = self.ledger.take_over(owner, serial)
         return None if taken is None else self._message_of(taken)
+
+    def attempt_of(self, tag: str) -> str:
+        """Return what names the attempt at the delivery with this tag."""
+        return attempt_of(self.ledger.owner, tag)
 
     def _message_of(self, taken: Claimed, *, no_ack: bool = False) -> Any:
         raw = self._readable(taken)

@@ -50,10 +50,10 @@ class _Play:
         self.orders = orders
         self.dice = orders.dice()
         self.done: Counter[str] = Counter()
-        self.workers = [stack.enter_context(Worker(concurrency=2, env=ENV)) for _ in range(WORKERS)]
-        self.relays = [stack.enter_context(Relay(env=ENV)) for _ in range(RELAYS)]
-        #: Task id -> number.
+        #: Task id -> number. All of them wait before the first worker starts, so that they run while there is trouble.
         self.asked = {square.delay(number).id: number for number in range(orders.tasks or TASKS)}
+        self.relays = [stack.enter_context(Relay(env=ENV)) for _ in range(RELAYS)]
+        self.workers = [stack.enter_context(Worker(concurrency=2, env=ENV)) for _ in range(WORKERS)]
 
     def trouble(self) -> None:
         """Kill something every half second or so, and start it again."""

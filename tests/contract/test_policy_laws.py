@@ -38,6 +38,8 @@ from orchestrator.stores.redis.idempotency import RedisIdempotencyRecords
 from orchestrator.stores.redis.leases import RedisLeases
 from orchestrator.stores.redis.letters import RedisLetterbox, RedisLetterSource
 from orchestrator.stores.redis.limits import RedisLimits
+from orchestrator.stores.redis.progress import RedisProgressLog
+from orchestrator.stores.redis.results import ResultStore
 from tests.support.broker import Broker
 from tests.support.zoo import add, anything, secretive
 
@@ -92,6 +94,7 @@ def parts(url: str, timeout: float = 2.0, prefix: str = "") -> Parts:
         dispatch=Dispatcher(get_app()),
         breakers=RedisBreakers(leases),
         attempts=RedisAttemptLog(url, prefix, timeout),
+        progress=RedisProgressLog(ResultStore(url, prefix, timeout), lambda call, _: call()),
         redacted_names=conf.REDACTED_NAMES,
     )
 

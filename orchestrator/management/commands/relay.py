@@ -177,7 +177,7 @@ class Command(BaseCommand):
                 pass
             note_attempts.close()
             resumed = services.resume_interrupted()
-            pruned = services.prune() + retention.prune() + idempotency.prune()
+            pruned = services.prune() + retention.prune(services.open_among) + idempotency.prune()
         except AWAY as error:
             raise CommandError(f"The relay could not finish; nothing is lost. {error}") from error
         self.stdout.write(f"filed {filed}, sent {sent}, resumed {resumed}, pruned {pruned}")
@@ -212,7 +212,7 @@ def _run(drain: Drain, batch: int, show: Callable[[], int]) -> None:
         Duty("Changed limits", limits.repair, every=REPAIR_EVERY),
         Duty("Redrives", services.resume_interrupted, every=RESUME_EVERY),
         Duty("Retention of letters", services.prune, every=PRUNE_EVERY),
-        Duty("Retention of results", retention.prune, every=PRUNE_EVERY),
+        Duty("Retention of results", lambda: retention.prune(services.open_among), every=PRUNE_EVERY),
         Duty("Retention of idempotency records", idempotency.prune, every=PRUNE_EVERY),
         Duty("Sign of life", show, every=SHOW_EVERY),
     )
