@@ -14,14 +14,15 @@ from orchestrator.contracts.errors import InvalidOption, UnknownOption
 from orchestrator.deadletters.models import DeadLetter
 from orchestrator.limits import services
 from orchestrator.monitoring import parked, queues
+from orchestrator.transport.pacing import MOST
 from tests.support import environment, far_side, inflight, limited
 from tests.support.limited import BRISK, alone, both, brisk, slow, told
 from tests.support.wait import eventually, stays
 from tests.support.worker import Worker
 from tests.support.zoo import add
 
-#: Messages that one process of a swarm may have claimed before another takes those behind them.
-AHEAD = 16
+#: In a swarm each process starts what it claimed, and one claim may take so many: that far nobody promises an order.
+AHEAD = MOST
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db(transaction=True)]
 
