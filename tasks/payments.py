@@ -10,7 +10,17 @@ from typing import Any
 
 from django.conf import settings
 
-from orchestrator import Breaker, Deduplicate, Idempotent, PermanentError, Retries, task
+from orchestrator import (
+    Breaker,
+    Concurrency,
+    Deduplicate,
+    Idempotent,
+    PermanentError,
+    RateLimit,
+    RateLimited,
+    Retries,
+    task,
+)
 from tasks.files import appearing, media_path
 
 #: What another attempt may mend: a provider that is away or busy.
@@ -24,6 +34,8 @@ TIMEOUT = 10
 @task(
     idempotency=Idempotent(key="payment-{order_id}", ttl=timedelta(days=7)),
     breaker=PROVIDER,
+    # The provider's contract: five charges a second, one connection.
+    limits=[RateLimit("payments", "5/s"), Concurrency("payment connections", 1)],
     retries=Retries(on=AWAY, limit=6, base=1.0, cap=300.0),
 )
 def charge(order_id: str, amount: str) -> dict[str, str]:
@@ -34,6 +46,7 @@ def charge(order_id: str, amount: str) -> dict[str, str]:
 
     Raises:
         ConnectionError: the provider is away or busy.
+        RateLimited: it said "too many"; nobody charges before its time.
         PermanentError: it refused the charge, or its address is none.
     """
     answer = _ask("POST", {"order": order_id, "amount": amount}, key=f"payment-{order_id}")
@@ -71,8 +84,15 @@ def _ask(method: str, content: dict[str, str] | None = None, key: str = "") -> A
         with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:  # noqa: S310 - checked above
             return json.load(answer)
     except urllib.error.HTTPError as refused:
-        if refused.code < 500 and refused.code != 429:
+        if refused.code == 429:
+            raise RateLimited(retry_after=_seconds(refused.headers.get("Retry-After"))) from None
+        if refused.code < 500:
             raise PermanentError(f"The payment provider refused with {refused.code}.") from None
         raise ConnectionError(f"The payment provider answered {refused.code}.") from None
     except urllib.error.URLError as error:
         raise ConnectionError(f"The payment provider cannot be reached: {error.reason}") from None
+
+
+def _seconds(retry_after: str | None) -> float:
+    """Return the seconds of a ``Retry-After`` header; one that says a date, or nothing, waits a little."""
+    return float(retry_after) if retry_after and retry_after.isdecimal() else 5.0

@@ -114,6 +114,7 @@ class Circuit:
     name: str
     state: State
     forced: Forced | None
+    #: Ends within the window; of an open one, those that opened it.
     good: int
     failed: int
     since: float

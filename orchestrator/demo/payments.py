@@ -1,4 +1,4 @@
-"""Part five: an order that is charged twice under one key, and calls that mean one run."""
+"""Part five: an order that is charged twice under one key, others that meet limits, and calls that mean one run."""
 
 from __future__ import annotations
 
@@ -12,24 +12,34 @@ from orchestrator.celery import get_app
 from orchestrator.demo import tasks
 from orchestrator.demo.part import Part
 from orchestrator.demo.till import Till
+from orchestrator.limits import services
 
 ORDER, AMOUNT, DAY = "A-1042", "19.90", "2026-11-25"
 #: How often each is asked for.
 CHARGES, STATEMENTS = 2, 5
+#: Further orders, and what the task's limits say of them: so many a second, so many at once.
+OTHERS = [f"A-{number}" for number in range(1043, 1053)]
+A_SECOND, AT_ONCE = 5, 1
+RATE, SLOT = "payments", "payment connections"
+#: What the way from the worker's start to the till may add to a second.
+OVERTAKING = 1
 
 
 class Payments(Part):
-    """Somebody clicks twice: one charge, two equal receipts. Five calls for one statement: one is written."""
+    """Somebody clicks twice: one charge, two equal receipts. Others wait for limits. Five calls, one statement."""
 
     key = "payments"
     title = "Payments, once each"
-    goal = 3
+    goal = 4
 
     def __init__(self, till: Till, media: Path) -> None:
         super().__init__()
         self._till = till
         self._statement = media / f"statements/{DAY}.json"
         self._charges: list[str] = []
+        self._others: list[str] = []
+        #: Limit -> messages that waited for it, at most.
+        self._waited = {RATE: 0, SLOT: 0}
         self._duplicates: list[Any] = []
         self._run = ""
 
@@ -37,17 +47,19 @@ class Payments(Part):
         """Ask for the same charge twice."""
         charge = tasks.named("tasks.payments.charge")
         self._charges = [charge.delay(ORDER, AMOUNT).id for _ in range(CHARGES)]
-        self.note = f"order {ORDER} is asked to be charged {CHARGES} times"
+        self._others = [charge.delay(order, AMOUNT).id for order in OTHERS]
+        self.note = f"order {ORDER} is asked to be charged {CHARGES} times, {len(OTHERS)} others once"
 
     def look(self) -> None:
         """Take the next step when the one before was seen."""
-        self.problem = next(filter(None, map(tasks.failure, [*self._charges, *([self._run] if self._run else [])])), "")
-        if self.done == 0:
-            self._compare()
-        elif self.done == 1:
-            self._ask_for_statements()
-        elif self.done == 2:
-            self._read_statement()
+        asked = [*self._charges, *self._others, *([self._run] if self._run else [])]
+        self.problem = next(filter(None, map(tasks.failure, asked)), "")
+        steps = (self._compare, self._count_others, self._ask_for_statements, self._read_statement)
+        for state in services.states() if self.done < 2 else ():
+            if state.name in self._waited:
+                self._waited[state.name] = max(self._waited[state.name], state.waiting)
+        if self.done < len(steps):
+            steps[self.done]()
         if self._till.charges().get(ORDER, 0) > 1:
             self.problem = f"order {ORDER} was charged {self._till.charges()[ORDER]} times"
 
@@ -57,6 +69,12 @@ class Payments(Part):
             "charge_asked_for": CHARGES,
             "charged": self._till.charges().get(ORDER, 0),
             "receipts": len(self._receipts()),
+            "others": len(OTHERS),
+            "others_charged": sum(self._till.charges().get(order, 0) for order in OTHERS),
+            "most_in_a_second": self._till.most_in_a_second(),
+            "most_at_once": self._till.most_at_once,
+            "waited_for_the_rate": self._waited[RATE],
+            "waited_for_the_slot": self._waited[SLOT],
             "statement_asked_for": STATEMENTS,
             "told_duplicates": len(self._duplicates),
             "statements": TaskResult.objects.filter(task_name="tasks.payments.write_statement").count(),
@@ -76,6 +94,19 @@ class Payments(Part):
         self.done = 1
         self.note = f"charged once, {CHARGES} equal receipts"
 
+    def _count_others(self) -> None:
+        if not all(tasks.succeeded(task_id) for task_id in self._others):
+            return
+        if self._till.most_in_a_second() > A_SECOND + OVERTAKING or self._till.most_at_once > AT_ONCE:
+            self.problem = (
+                f"{self._till.most_in_a_second()} charges came in a second, {self._till.most_at_once} at once: "
+                f"more than {A_SECOND} and {AT_ONCE}"
+            )
+            return
+        self.done = 2
+        waited = max(self._waited.values())
+        self.note = f"{len(OTHERS)} more charged, {A_SECOND} a second and {AT_ONCE} at once; {waited} waited in line"
+
     def _ask_for_statements(self) -> None:
         statement = tasks.named("tasks.payments.write_statement")
         first, *others = [statement.delay(DAY) for _ in range(STATEMENTS)]
@@ -84,14 +115,14 @@ class Payments(Part):
         if len(self._duplicates) != STATEMENTS - 1:
             self.problem = f"only {len(self._duplicates)} of {STATEMENTS - 1} callers were told of the first one"
             return
-        self.done = 2
+        self.done = 3
         self.note = f"{STATEMENTS} calls for a statement, {len(self._duplicates)} are told that they are duplicates"
 
     def _read_statement(self) -> None:
         if not tasks.succeeded(self._run):
             return
-        if json.loads(self._statement.read_text()) != {ORDER: 1}:
+        if json.loads(self._statement.read_text()) != dict.fromkeys([ORDER, *OTHERS], 1):
             self.problem = "the statement does not say what was charged"
             return
-        self.done = 3
+        self.done = 4
         self.note = f"charged once of {CHARGES}, one statement for {STATEMENTS} calls"

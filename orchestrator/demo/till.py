@@ -12,8 +12,10 @@ from uuid import uuid4
 
 from orchestrator.demo.mailbox import LOOPBACK
 
-#: Seconds that a charge takes, so that a second one for the same order meets the first.
-TAKING = 0.4
+#: Seconds that the first charge takes, so that others meet it, and that each further one does.
+TAKING = (0.6, 0.05)
+#: Seconds by which one request may be longer on its way than another.
+WAY = 0.05
 
 
 class Till:
@@ -21,8 +23,11 @@ class Till:
 
     def __init__(self) -> None:
         self._charges: Counter[str] = Counter()
-        self._asked: Counter[str] = Counter()
         self._receipts: dict[str, str] = {}
+        self._at_once = 0
+        #: Requests that were there at the same time, at most.
+        self.most_at_once = 0
+        self._arrivals: list[float] = []
         self._lock = threading.Lock()
         self._server: ThreadingHTTPServer | None = None
 
@@ -45,9 +50,14 @@ class Till:
 
     def charge(self, order: str, key: str) -> str:
         """Charge an order, unless this key was seen before, and return the receipt."""
-        time.sleep(TAKING)
         with self._lock:
-            self._asked[order] += 1
+            taking = TAKING[bool(self._arrivals)]
+            self._arrivals.append(time.monotonic())
+            self._at_once += 1
+            self.most_at_once = max(self.most_at_once, self._at_once)
+        time.sleep(taking)
+        with self._lock:
+            self._at_once -= 1
             if key not in self._receipts:
                 self._receipts[key] = uuid4().hex[:12]
                 self._charges[order] += 1
@@ -58,10 +68,11 @@ class Till:
         with self._lock:
             return dict(self._charges)
 
-    def asked(self, order: str) -> int:
-        """Return how many requests came for an order."""
+    def most_in_a_second(self) -> int:
+        """Return how many requests came within one second, wherever it begins, at most; less what the way takes."""
         with self._lock:
-            return self._asked[order]
+            arrivals = list(self._arrivals)
+        return max((sum(1 for at in arrivals if begin <= at < begin + 1 - WAY) for begin in arrivals), default=0)
 
 
 def _handler(till: Till) -> type[BaseHTTPRequestHandler]:

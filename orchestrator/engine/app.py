@@ -214,6 +214,10 @@ class EngineApp(Celery):  # type: ignore[misc]  # Celery is untyped
         """
         undelivered.bury(self, aside)
 
+    def called_off(self, message: bytes) -> None:
+        """Settle a message that was taken out of the broker for good."""
+        undelivered.called_off(self, message)
+
     def member_redriven(self, group_id: str, old_task_id: str, new_task_id: str) -> None:
         """Tell the result backend that a member of a group or chord goes on under a new id."""
         replace = getattr(self.backend, "member_redriven", None)

@@ -6,6 +6,7 @@ Here Django's own setting counts, as in a web process between two requests.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 from celery import states
@@ -17,6 +18,20 @@ _IDLE = 0
 
 class KeepingWorkerFixup(DjangoWorkerFixup):  # type: ignore[misc]  # Celery is untyped
     """Celery's Django support in workers, with connections that outlive a task."""
+
+    #: Whether this process has ever opened a connection. Most tasks of some projects use none, and looking through all
+    #: aliases twice costs such a task a tenth of its time.
+    _used = False
+
+    def install(self) -> KeepingWorkerFixup:
+        """Begin to look after this process's connections."""
+        created = import_module("django.db.backends.signals").connection_created
+        created.connect(self._on_connection, dispatch_uid=f"orchestrator.connections.{id(self)}")
+        self._used = any(connection.connection is not None for connection in self._initialized())
+        return super().install()  # type: ignore[no-any-return]
+
+    def _on_connection(self, **_: Any) -> None:
+        self._used = True
 
     def on_task_prerun(self, sender: Any, **_: Any) -> None:
         """Let what stayed open be checked when this task uses it first; one that is too old is closed."""
@@ -47,7 +62,10 @@ class KeepingWorkerFixup(DjangoWorkerFixup):  # type: ignore[misc]  # Celery is 
         self.close_cache()
 
     def _open(self) -> list[Any]:
-        return [each for each in self._db.connections.all(initialized_only=True) if each.connection is not None]
+        return [each for each in self._initialized() if each.connection is not None] if self._used else []
+
+    def _initialized(self) -> list[Any]:
+        return list(self._db.connections.all(initialized_only=True))
 
     def _close(self, connection: Any) -> None:
         """Close one connection, or give it back to its pool, which looks at it."""

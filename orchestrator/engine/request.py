@@ -52,9 +52,13 @@ class OrchestratedRequest(Request):  # type: ignore[misc]  # Celery's Request is
 
     @property
     def attempt_id(self) -> str:
-        """Names this delivery's attempt; made when first asked for."""
+        """Names this delivery's attempt, so that who settles for a dead process knows what it held.
+
+        Without our transport that is the process which made it up.
+        """
         if not self._attempt_id:
-            self._attempt_id = uuid()
+            named = getattr(self._message.channel, "attempt_of", None)
+            self._attempt_id = named(self._message.delivery_tag) if named is not None else uuid()
         return self._attempt_id
 
     def on_accepted(self, pid: int, time_accepted: float) -> None:

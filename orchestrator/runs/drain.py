@@ -14,7 +14,7 @@ BUDGET = 1.0
 
 
 def batch(store: ResultStore, limit: int = BATCH) -> int:
-    """Write up to ``limit`` records that are due; return how many were taken.
+    """Write up to ``limit`` records that are due, and what of them changes meanwhile; return how many were taken.
 
     A record that the database refuses stays in Redis, and is tried again later.
 
@@ -22,14 +22,18 @@ def batch(store: ResultStore, limit: int = BATCH) -> int:
         OperationalError, InterfaceError: the database is away; nothing is lost, call again.
         StoreUnavailable: Redis cannot be asked.
     """
-    records = store.take(limit)
-    if records:
+    taken = 0
+    while records := store.take(limit):
+        taken += len(records)
         try:
-            store.settle(rows.write(records))
+            changed = store.settle(rows.write(records))
         except rows.DATABASE_DOWN:
             store.give_back(records)
             raise
-    return len(records)
+        if not changed:
+            break
+        # Whoever reported the change found the record taken, and may not come again.
+    return taken
 
 
 def drain(store: ResultStore, limit: int = BATCH) -> int:

@@ -16,7 +16,7 @@ from kombu.utils.json import loads
 
 from orchestrator.contracts.limiting import Waiting
 from orchestrator.transport import fairness, parking, publishing, wire
-from orchestrator.transport.buffer import Buffer, tag_of
+from orchestrator.transport.buffer import Buffer, attempt_of, tag_of
 from orchestrator.transport.clients import Clients, refused_is_lost
 from orchestrator.transport.inflight import Claimed
 from orchestrator.transport.keys import DELIVERY_MEMBER, SEPARATOR
@@ -131,6 +131,7 @@ class Channel(Clients):
             strict = self.queue_order_strategy == "priority"
             queues = self._claiming if strict else self._queue_cycle.consume(len(self._claiming))
             want = self.ledger.pace.batch(self.qos.free, self.qos.prefetch_count)
+            want = self.office.fair.fewer(want, self.qos.free)
             self._hope = self.ledger.claim(buffer, queues, want, strict=strict)
             if self._expires:
                 with self.conn_or_acquire() as client:
@@ -201,6 +202,10 @@ class Channel(Clients):
         taken = self.ledger.take_over(owner, serial)
         return None if taken is None else self._message_of(taken)
 
+    def attempt_of(self, tag: str) -> str:
+        """Return what names the attempt at the delivery with this tag."""
+        return attempt_of(self.ledger.owner, tag)
+
     def _message_of(self, taken: Claimed, *, no_ack: bool = False) -> Any:
         raw = self._readable(taken)
         if raw is None:
@@ -214,6 +219,11 @@ class Channel(Clients):
         else:
             self.qos.append(message, message.delivery_tag)
         return message
+
+    @property
+    def owner(self) -> str:
+        """Under which name this process holds messages; with a delivery tag it names one claim for ever."""
+        return self.ledger.owner
 
     @cached_property
     def parks(self) -> bool:

@@ -37,6 +37,11 @@ class Dues:
         """Whether many acknowledgements have gathered."""
         return len(self._acks) >= ACKS
 
+    @property
+    def safe_at_once(self) -> bool:
+        """Whether nothing has to be made safe before the acknowledgements."""
+        return self.companion.due() == float("inf")
+
     def serials(self) -> Collection[int]:
         """Return what is owed."""
         return self.returning.union(self._acks)

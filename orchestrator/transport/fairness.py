@@ -19,6 +19,8 @@ from orchestrator.transport.keys import STEPS, Keys
 
 #: Seconds after which a queue is named fair again: the broker may have lost its data.
 NAMED_FOR = 10.0
+#: Where tenants share, a process claims this part of what it would otherwise hold.
+AHEAD = 4
 
 
 class FairQueues:
@@ -40,6 +42,10 @@ class FairQueues:
             with suppress(redis.RedisError):
                 self._client.sadd(self._keys.fair, queue)
                 self._named[queue] = now + NAMED_FOR
+
+    def fewer(self, want: int, free: int) -> int:
+        """Return how many messages to claim: what is claimed ahead, no other tenant can pass."""
+        return max(1, free, want // AHEAD) if self._named else want
 
 
 def counts(client: redis.Redis, keys: Keys, queue: str) -> dict[int, int]:

@@ -25,7 +25,7 @@ from orchestrator.transport.dues import Dues
 from orchestrator.transport.inflight import Claimed, InFlight
 from orchestrator.transport.keys import Keys
 from orchestrator.transport.pacing import Pace
-from orchestrator.transport.witness import Witness
+from orchestrator.transport.witness import Nobody, Witness
 
 logger = logging.getLogger("orchestrator.transport")
 
@@ -44,7 +44,7 @@ class Ledger:
         witness: Witness | None = None,
     ) -> None:
         self.client = client
-        self._witness = witness
+        self._witness = witness or Nobody()
         self.keys = keys
         self.lease, self.low_share = lease, low_share
         self.pid = os.getpid()
@@ -66,10 +66,7 @@ class Ledger:
         """Take a new name, under which nothing is held yet."""
         self.owner = f"{socket.gethostname()}:{self.pid}:{uuid.uuid4().hex[:12]}"
         self.inflight = InFlight(self.client, self.keys, self.owner, self.lease, self.low_share)
-        if self._witness is not None:
-            self._witness.begins(self.owner)
-
-    # --- looks ------------------------------------------------------------------
+        self._witness.begins(self.owner)
 
     @property
     def busy(self) -> bool:
@@ -107,6 +104,7 @@ class Ledger:
             self._send_returns()
             serial, self._serial = self._serial, self._serial + want
             acks = self._dues.batch()
+            self._bear_witness(acks)
             try:
                 turn = self.inflight.turn(queues, serial, want, acks, strict=strict)
             except redis.RedisError:
@@ -117,15 +115,13 @@ class Ledger:
             self._dues.sent(acks, turn.acknowledged)
             if turn.broken:
                 logger.error(
-                    "Key %r should be the list of a queue and is something else: nothing is taken from it. "
-                    "Rename or delete it.",
-                    turn.broken,
+                    "Key %r is no list, so nothing is taken from that queue: rename or delete it.", turn.broken
                 )
             buffer.messages.extend(turn.claimed)
             if turn.claimed:
                 buffer.moved_at = time.monotonic()
-                if len(turn.claimed) > 1:
-                    self.attention.set()
+            if len(turn.claimed) > 1:
+                self.attention.set()
             return turn.more
 
     def take(self, buffer: Buffer) -> Claimed | None:
@@ -167,7 +163,7 @@ class Ledger:
                 self.pace.note(out.name, time.monotonic() - out.since)
             if self._dues.ack(out.serial):
                 self.attention.set()
-            if self._witness is not None:
+            if self._dues.safe_at_once:
                 self._witness.done(out.serial)
 
     def flush(self) -> None:
@@ -175,6 +171,7 @@ class Ledger:
         with self.lock:
             self._send_returns()
             while acks := self._dues.settle():
+                self._bear_witness(acks)
                 turn = self.inflight.turn((), self._serial, 0, acks)
                 self._dues.sent(acks, turn.acknowledged)
 
@@ -226,7 +223,7 @@ class Ledger:
     def adopt(self, tags: Iterable[str]) -> None:
         """Keep messages whose channel goes, because their tasks run on."""
         with self.lock:
-            self.orphans.update(tag for tag in tags if tag in self._out)
+            self.orphans.update(self._out.keys() & set(tags))
 
     def give_back_orphans(self, but: Collection[str]) -> None:
         """Return adopted messages that, as it turned out, nobody works on."""
@@ -254,8 +251,6 @@ class Ledger:
                     self._dues.returning.add(out.serial)
             self.parked = True
             self.attention.set()
-
-    # --- lease --------------------------------------------------------------------
 
     def renew(self) -> None:
         """Extend the lease; find out what the broker counts as ours and we do not know of."""
@@ -286,6 +281,10 @@ class Ledger:
         self.orphans.clear()
         self._dues.clear()
         self._begin()
+
+    def _bear_witness(self, serials: Iterable[int]) -> None:
+        for serial in serials:
+            self._witness.done(serial)
 
     def _return_soon(self) -> None:
         try:

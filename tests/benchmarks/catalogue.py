@@ -68,11 +68,13 @@ def benchmarks() -> dict[str, Callable[[Budget], Result]]:
         policies,
         results,
         throughput,
+        throughput_peers,
     )
 
     return {
         "overhead": overhead.run,
         "throughput": throughput.run,
+        "throughput_peers": throughput_peers.run,
         "delay_one_by_one": delay_one_by_one.run,
         "bulk_enqueue": bulk_enqueue.run,
         "memory_per_message": memory_per_message.run,

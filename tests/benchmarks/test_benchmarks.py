@@ -31,6 +31,7 @@ def benchmarks(*arguments: str) -> subprocess.CompletedProcess[str]:
     [
         ("overhead", 100),
         ("throughput", 10),
+        ("throughput_peers", 10),
         ("delay_one_by_one", 10),
         ("bulk_enqueue", 10),
         ("memory_per_message", 10),

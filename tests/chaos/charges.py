@@ -37,11 +37,11 @@ from tests.support.worker import Relay, Worker
 
 ORDERS = 100
 COPIES = 5
-WORKERS = 2
+POOLS = ("swarm", "prefork")
 #: Seconds: a lease, and how long a worker is stopped, so that it loses what it holds.
 LEASE, STALL = 3.0, 4.5
 #: Seconds to wait for the end: at least, and for each message.
-PATIENCE = (150.0, 0.03)
+PATIENCE = (120.0, 0.01)
 #: Longest time that a task takes before and after its effect; shorter where there are many.
 TAKING = 0.08
 
@@ -68,7 +68,7 @@ class _Play:
             "ORCHESTRATOR_TEST_LEASE": str(LEASE),
             "ORCHESTRATOR_TEST_DELIVERIES": "1000",
         }
-        self.workers = [stack.enter_context(Worker(concurrency=2, env=env)) for _ in range(WORKERS)]
+        self.workers = [stack.enter_context(Worker(pool=pool, concurrency=2, env=env)) for pool in POOLS]
         stack.enter_context(Relay(env=env))
         self.sender = _Sender(self.wanted, random.Random(self.dice.random()), orders.seconds)
         self.agenda = Agenda()

@@ -158,7 +158,9 @@ class Model(RuleBasedStateMachine):
         self.changes = 0
 
     def _become(self, state: State) -> None:
-        self.state, self.cooled, self.good, self.failed = state, False, 0, 0
+        self.state, self.cooled = state, False
+        if state is State.CLOSED:
+            self.good = self.failed = 0
         self.changes += 1
 
     @rule()

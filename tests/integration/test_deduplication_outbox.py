@@ -75,6 +75,18 @@ def test_rows_of_newest_arguments_are_no_duplicates_of_one_another(broker: Broke
     assert broker.client.llen("celery") == 1, "sent, they are one run"
 
 
+@pytest.mark.parametrize("committed", [True, False], ids=["outbox", "direct"])
+def test_of_many_published_together_duplicates_have_the_id_of_the_first(broker: Broker, committed: bool) -> None:
+    many = [("a", 1), ("b", 1), ("a", 2), ("c", 1), ("b", 2)]
+    if committed:
+        with transaction.atomic():
+            ids = list(finish.delay_many(many))
+    else:
+        ids = list(finish.delay_many(many))
+    assert ids[2] == ids[0] and ids[4] == ids[1]
+    assert len(set(ids)) == 3 == broker.client.llen("celery")
+
+
 def test_a_call_without_a_transaction_can_be_kept_too(broker: Broker) -> None:
     first = finish.apply_async(("a", 1), outbox=True)
     assert finish.apply_async(("a", 2), outbox=True).duplicate_of == first.id

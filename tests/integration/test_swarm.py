@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 
@@ -9,8 +10,11 @@ import psutil
 
 from orchestrator.celery import get_app
 from orchestrator.deadletters.models import DeadLetter
+from orchestrator.flower.access import Right
 from tests.conftest import Platform
-from tests.support import far_side, inflight, labour
+from tests.support import environment, far_side, inflight, labour
+from tests.support.people import PASSWORD, person
+from tests.support.visitor import Visitor
 from tests.support.wait import eventually
 from tests.support.worker import Worker
 from tests.support.zoo import end
@@ -177,3 +181,82 @@ def _lives(pid: int) -> bool:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+def test_to_flower_it_is_one_worker(platform: Platform) -> None:
+    """One name, alive, with its processes and what they do; its tasks' events carry that name."""
+    flower = platform.flower()
+    worker = swarm(platform, 2)
+    name = f"{worker.name}@test"
+    person("ada", Right.VIEW)
+    someone = Visitor(flower.url)
+    someone.get("/login")
+    someone.log_in("ada", PASSWORD)
+    for number in range(10):
+        labour.work.delay(f"short-{number}")
+    labour.work.delay("long", 30)
+    ended(*[f"short-{number}" for number in range(10)])
+
+    def shown() -> bool:
+        (row,) = json.loads(someone.get("/workers?json=1").text)["data"]
+        seen = [row.get(column) for column in ("hostname", "status", "task-succeeded", "active")]
+        return seen == [name, True, 10, 1]
+
+    eventually(shown, 20, lambda: someone.get("/workers?json=1").text)
+    page = eventually(lambda: "Max concurrency" in (text := someone.get(f"/worker/{name}").text) and text, 20)
+    assert all(str(pid) in page for pid in worker.pool_children())
+    assert "tests.support.labour.work" in page
+    worker.stop(sig=signal.SIGQUIT)
+
+
+def test_queues_in_strict_order(platform: Platform) -> None:
+    """Nothing of the second queue while the first has anything, whatever the priorities."""
+    for number in range(5):
+        labour.work.apply_async((f"second-{number}",), queue="second", priority=9)
+    for number in range(5):
+        labour.work.apply_async((f"first-{number}",), queue="first")
+    swarm(platform, 1, "-Q", "first,second", "--strict")
+    names = [f"{queue}-{number}" for queue in ("first", "second") for number in range(5)]
+    ended(*names)
+    order = [effect["key"].removesuffix(":start") for effect in far_side.effects() if effect["key"].endswith(":start")]
+    assert order == names
+
+
+def test_queues_are_added_and_left_by_remote_control(platform: Platform) -> None:
+    """Also by a process that comes later."""
+    worker = swarm(platform, 1)
+    control = get_app().control
+    inspect = control.inspect([f"{worker.name}@test"], timeout=5, limit=1)
+    control.add_consumer("extra")
+    labour.work.apply_async(("one",), queue="extra")
+    ended("one")
+    labour.kill_own_process.delay("killer")
+    eventually(lambda: far_side.effects("killer"), 20)
+    labour.work.apply_async(("two",), queue="extra")
+    ended("two")
+    (queues,) = inspect.active_queues().values()
+    assert {queue["name"] for queue in queues} == {"celery", "extra"}
+    control.cancel_consumer("extra")
+    eventually(lambda: len(*inspect.active_queues().values()) == 1, 10)
+    labour.work.delay("three")
+    ended("three")
+
+
+def test_a_process_that_cannot_start_is_tried_again_with_growing_pauses(platform: Platform) -> None:
+    """No hot loop; the supervisor answers meanwhile, and the swarm works once the cause is gone."""
+    gate = environment.directory() / "gate"
+    gate.touch()
+    env = {**ENV, "ORCHESTRATOR_TEST_IMPORTS": "tests.support.labour,tests.support.gate"}
+    worker = Worker(pool="swarm", concurrency=1, env=env)
+    worker.launch()
+    try:
+        worker.wait_for_log("before it was ready(.|\\n)*before it was ready(.|\\n)*before it was ready", 20)
+        inspect = get_app().control.inspect([f"{worker.name}@test"], timeout=5, limit=1)
+        assert inspect.ping()
+        assert worker.log.count("before it was ready") < 6
+        gate.unlink()
+        labour.work.delay("late")
+        ended("late")
+    finally:
+        gate.unlink(missing_ok=True)
+        assert worker.stop() == 0

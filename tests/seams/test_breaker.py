@@ -45,8 +45,9 @@ def test_it_opens_and_no_retry_is_burnt_until_a_probe_succeeds(platform: Platfor
     assert not TaskResult.objects.filter(status="FAILURE").exists()
 
 
-def test_deaths_count_and_permanent_errors_do_not(platform: Platform) -> None:
-    platform.worker(env=circuits.ENV)
+@pytest.mark.parametrize("pool", ["swarm", "prefork"])
+def test_deaths_count_and_permanent_errors_do_not(platform: Platform, pool: str) -> None:
+    platform.worker(pool=pool, env=circuits.ENV)
     for _ in range(3):
         end.delay("permanent")
     eventually(lambda: breakers().show("fragile").good == 3)

@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.database, pytest.mark.django_db(transaction=True)]
 def processes(django_db_setup: None) -> Iterator[tuple[Worker, Relay]]:
     """One worker and one relay for most tests here: starting them is the slow part."""
     environment.world().broker.flush()
-    with Worker(concurrency=2, env=ROWS_AT_ONCE) as worker, Relay() as relay:
+    with Worker(pool="swarm", concurrency=2, env=ROWS_AT_ONCE) as worker, Relay() as relay:
         yield worker, relay
 
 

@@ -11,9 +11,7 @@ from kombu.exceptions import ContentDisallowed, DecodeError
 from kombu.utils.imports import symbol_by_name
 
 from orchestrator.engine.consumer import malformed
-
-#: Task events that are sent together at most. One message to the broker costs as much as several tasks.
-EVENTS_TOGETHER = 120
+from orchestrator.engine.swarm.gathering import Gatherer
 
 
 class ChildConsumer:
@@ -21,6 +19,7 @@ class ChildConsumer:
 
     #: Told whenever the loop begins, at first and after every reconnect.
     on_loop: Callable[[Any], None]
+    gatherer: Gatherer
 
     app: Any
     event_dispatcher: Any
@@ -30,12 +29,13 @@ class ChildConsumer:
     def register_with_event_loop(self, hub: Any) -> None:
         """A loop begins, which knows nothing of the one before."""
         super().register_with_event_loop(hub)  # type: ignore[misc]  # the mixin's other half has it
-        if self.event_dispatcher is not None:
-            self.event_dispatcher.buffer_limit = EVENTS_TOGETHER
         self.on_loop(hub)
 
     def update_strategies(self) -> None:
         """Leave out the line "received": here a task is received when it starts, and its end has a line."""
+        if self.event_dispatcher is not None:
+            # Before the strategies take hold of its method.
+            self.gatherer.take(self.event_dispatcher)
         lines = logging.getLogger("celery.worker.strategy")
         before = lines.level
         if lines.getEffectiveLevel() > logging.DEBUG:
@@ -76,4 +76,5 @@ class ChildConsumer:
 def consumer_class(path: Any, on_loop: Callable[[Any], None]) -> type:
     """Return the consumer class of a child, by the class or path of the project's."""
     base = symbol_by_name(path)
-    return type(base.__name__, (ChildConsumer, base), {"__module__": base.__module__, "on_loop": staticmethod(on_loop)})
+    members = {"__module__": base.__module__, "on_loop": staticmethod(on_loop), "gatherer": Gatherer()}
+    return type(base.__name__, (ChildConsumer, base), members)

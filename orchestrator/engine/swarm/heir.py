@@ -31,8 +31,8 @@ def settle(consumer: Any, estate: dict[str, Any], slot: Slot) -> None:
     """Settle one message.
 
     Args:
-        estate: ``owner`` and ``serial`` of the message, ``how`` it ended, and ``limit`` in seconds, ``signum`` or
-            ``status`` (as ``os.waitpid`` gives it), depending on that.
+        estate: ``owner`` and ``serial`` of the message, the ``attempt`` at it, ``how`` that ended, and ``limit`` in
+            seconds, ``signum`` or ``status`` (as ``os.waitpid`` gives it), depending on that.
         slot: where it is written down, in case a hook of the task ends this process as well.
     """
     message = consumer.task_consumer.channel.take_over(estate["owner"], estate["serial"])
@@ -55,6 +55,8 @@ def settle(consumer: Any, estate: dict[str, Any], slot: Slot) -> None:
 
 def _settle(consumer: Any, message: Any, task: Any, estate: dict[str, Any]) -> None:
     request = _request(consumer, message, task)
+    # What the dead one held under this attempt's id, such as a key or a slot, is given back by it.
+    request._attempt_id = estate["attempt"]
     request.worker_pid = estate["pid"]
     request.time_start = estate["started_at"]
     if estate["how"] == TIMED_OUT:

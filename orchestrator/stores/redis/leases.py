@@ -9,6 +9,7 @@ from typing import Any
 import redis
 
 from orchestrator.contracts.ports import Holder, Lease
+from orchestrator.stores.redis.calls import call
 from orchestrator.stores.redis.client import client
 from orchestrator.stores.redis.renewal import Renewal
 from orchestrator.stores.redis.scripts import Script
@@ -113,7 +114,10 @@ class RedisLeases:
         Raises:
             StoreUnavailable: Redis cannot be asked.
         """
-        return self.ask(lambda connection: script(connection, keys=keys, args=args))
+        try:
+            return call(self._url, self._timeout, script, keys, args)
+        except redis.RedisError as error:
+            raise unavailable(self._url, error) from error
 
     def ask(self, question: Callable[[redis.Redis], Any]) -> Any:
         """Put a question to this Redis.

@@ -89,16 +89,17 @@ class ResultStore:
         pairs = [(reply[at].decode(), reply[at + 1]) for at in range(0, len(reply), 2)]
         return [record for record in (_readable(*pair) for pair in pairs) if record is not None]
 
-    def settle(self, records: Iterable[Record]) -> None:
-        """Forget records that are written, unless they have changed. Repeating it does no harm.
+    def settle(self, records: Iterable[Record]) -> int:
+        """Forget records that are written, unless they have changed; return how many have. Repeating it does no harm.
 
         Raises:
             StoreUnavailable: Redis cannot be asked; the records will come again.
         """
         arguments = [text for record in records for text in (record.task_id, record.token)]
-        if arguments:
-            keys = [self.records, self.index]
-            self._ask(lambda connection: _settle(connection, keys=keys, args=arguments))
+        if not arguments:
+            return 0
+        keys = [self.records, self.index]
+        return int(self._ask(lambda connection: _settle(connection, keys=keys, args=arguments)))
 
     def give_back(self, records: Iterable[Record]) -> None:
         """Let records that were taken, and not written, be taken again at once.

@@ -40,4 +40,6 @@ if good + failed < tonumber(ARGV[4]) or failed < tonumber(ARGV[3]) * (good + fai
   return nil
 end
 become(KEYS[1], KEYS[2], 'open', now, cooldown)
+-- So that people see why.
+redis.call('HSET', KEYS[1], 'good', good, 'failed', failed)
 return 'open'

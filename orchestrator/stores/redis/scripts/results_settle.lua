@@ -1,6 +1,8 @@
 -- Forget records that are written; one that changed meanwhile is due again at once.
 -- KEYS: records, index.  ARGV: task id, token, task id, token, ...
+-- Returns how many had changed.
 local now = redis.call('TIME')
+local changed = 0
 local due = now[1] * 1000 + math.floor(now[2] / 1000)
 for at = 1, #ARGV, 2 do
   local record = redis.call('HGET', KEYS[1], ARGV[at])
@@ -9,6 +11,7 @@ for at = 1, #ARGV, 2 do
     redis.call('ZREM', KEYS[2], ARGV[at])
   else
     redis.call('ZADD', KEYS[2], due, ARGV[at])
+    changed = changed + 1
   end
 end
-return 1
+return changed
