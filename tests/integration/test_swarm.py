@@ -260,3 +260,23 @@ def test_a_process_that_cannot_start_is_tried_again_with_growing_pauses(platform
     finally:
         gate.unlink(missing_ok=True)
         assert worker.stop() == 0
+
+
+def test_a_task_that_was_acknowledged_early_is_lost_once_and_seen(platform: Platform) -> None:
+    """It never runs twice, and its letter has the message, whether it killed its process or the worker was ended."""
+    worker = swarm(platform, 2)
+    platform.relay()
+    labour.kill_own_process_early.delay("killer")
+    eventually(lambda: DeadLetter.objects.count() == 1, 20, worker.tail)
+    labour.work_early.delay("long", 60)
+    running("long")
+    assert worker.stop(sig=signal.SIGQUIT) == 0
+    eventually(lambda: DeadLetter.objects.count() == 2, 20, worker.tail)
+    rows = {row.task.rpartition(".")[2]: row for row in DeadLetter.objects.all()}
+    assert {name: (row.reason, row.verdict) for name, row in rows.items()} == {
+        "kill_own_process_early": ("worker_lost", "lost"),
+        "work_early": ("worker_lost", "lost"),
+    }
+    assert get_app().decode(rows["work_early"].message)[0] == ["long", 60]
+    idle(platform)
+    assert (len(far_side.effects("killer")), labour.starts("long")) == (1, 1)

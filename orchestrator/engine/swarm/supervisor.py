@@ -116,7 +116,7 @@ class Supervisor:
         legacy = self.crew.died(berth, status, replace=not self._stopping)
         if legacy is not None:
             self._legacies.append(legacy)
-            if legacy.stays:
+            if legacy.stays and berth.estate is not None:
                 self._bereft.add(legacy.owner)
             self._reclaim()
 
@@ -211,6 +211,8 @@ class Supervisor:
         self.hub.add_reader(bell, self._on_signals, bell)
         # Celery's own switch, for platforms whose one signal is to end a worker fast.
         self._fast = {signal.SIGQUIT, *({signal.SIGTERM} if REMAP_SIGTERM == "SIGQUIT" else ())}
+        # Children inherit it, and may be told to look before they can.
+        signal.signal(forking.LOOK_UP, signal.SIG_IGN)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD):
             signal.signal(number, lambda *_: None)
 
