@@ -9,28 +9,40 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.contracts import errors
+from orchestrator.contracts.breaker import Breaker
+from orchestrator.contracts.deduplication import Deduplicate
 from orchestrator.contracts.fencing import fencing
 from orchestrator.contracts.idempotency import Idempotent
+from orchestrator.contracts.limits import Concurrency, RateLimit
 from orchestrator.contracts.options import Retries
-from orchestrator.contracts.outcome import Defer, PermanentError
+from orchestrator.contracts.outcome import Defer, PermanentError, RateLimited
 
 if TYPE_CHECKING:
-    from orchestrator.celery import OrchestratorApp
+    from orchestrator.celery import OrchestratorApp, bulk, results
     from orchestrator.engine.progress import progress
     from orchestrator.engine.task import OrchestratedTask, task
+    from orchestrator.limits.outside import limiter
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Breaker",
+    "Concurrency",
+    "Deduplicate",
     "Defer",
     "Idempotent",
     "OrchestratedTask",
     "OrchestratorApp",
     "PermanentError",
+    "RateLimit",
+    "RateLimited",
     "Retries",
+    "bulk",
     "errors",
     "fencing",
+    "limiter",
     "progress",
+    "results",
     "task",
 ]
 
@@ -44,8 +56,12 @@ def __getattr__(name: str) -> Any:
         from orchestrator.engine.progress import progress
 
         return progress
-    if name == "OrchestratorApp":
-        from orchestrator.celery import OrchestratorApp
+    if name == "limiter":
+        from orchestrator.limits.outside import limiter
 
-        return OrchestratorApp
+        return limiter
+    if name in ("OrchestratorApp", "bulk", "results"):
+        from orchestrator import celery
+
+        return getattr(celery, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

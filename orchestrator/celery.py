@@ -10,9 +10,12 @@ from collections.abc import Iterable, Mapping
 from functools import cache, cached_property
 from typing import Any
 
+from celery._state import _get_active_apps
 from celery.contrib.django.task import DjangoTask
+from celery.exceptions import TaskPredicate
 from celery.utils import uuid
 from django.apps import apps
+from django.core.signals import setting_changed
 from django.db import DEFAULT_DB_ALIAS, transaction
 from kombu.utils.imports import symbol_by_name
 
@@ -22,12 +25,24 @@ from orchestrator.contracts.idempotency import TransactionalRecords
 from orchestrator.contracts.policy import Parts, PolicyStack
 from orchestrator.contracts.ports import Outbox
 from orchestrator.engine.app import EngineApp
+from orchestrator.engine.bulk import BATCH, Published
+from orchestrator.engine.bulk import bulk as _bulk
+from orchestrator.engine.publication import Dispatcher
 from orchestrator.engine.task import OrchestratedTask
 from orchestrator.policies.redaction import Redaction, cover
+from orchestrator.stores.redis.attempts import RedisAttemptLog
+from orchestrator.stores.redis.breakers import RedisBreakers
+from orchestrator.stores.redis.deduplication import RedisDeduplicationLocks
 from orchestrator.stores.redis.idempotency import RedisIdempotencyRecords
 from orchestrator.stores.redis.leases import RedisLeases
+from orchestrator.stores.redis.limits import RedisLimits
+from orchestrator.stores.redis.progress import RedisProgressLog
+from orchestrator.stores.redis.results import ResultStore
 from orchestrator.transport import office, registry
 from orchestrator.transport.inflight import Aside
+
+#: Seconds that a caller waits at most to hear whether it is a duplicate.
+DEDUPLICATION_TIMEOUT = 1.0
 
 
 class DjangoOrchestratedTask(OrchestratedTask, DjangoTask):  # type: ignore[misc]  # Celery's classes are untyped
@@ -56,11 +71,15 @@ class DjangoOrchestratedTask(OrchestratedTask, DjangoTask):  # type: ignore[misc
         if outbox is not None and options.get("outbox") is None and outbox.place(None) == (using or DEFAULT_DB_ALIAS):
             return self.apply_async(args, kwargs, task_id=task_id, **options)
 
+        result = self.AsyncResult(task_id)
+
         def publish() -> None:
-            self.apply_async(args, kwargs, task_id=task_id, **options)
+            # Only now is it known whether another call was first.
+            sent = self.apply_async(args, kwargs, task_id=task_id, **options)
+            result.id, result.duplicate_of = sent.id, getattr(sent, "duplicate_of", None)
 
         transaction.on_commit(publish, using=using)
-        return self.AsyncResult(task_id)
+        return result
 
 
 def _transactional_records() -> TransactionalRecords:
@@ -97,6 +116,11 @@ class OrchestratorApp(EngineApp):
             self._outbox = (settings, _outbox_of(settings))
         return self._outbox[1]
 
+    @property
+    def message_limit(self) -> int:
+        """Bytes of ``ORCHESTRATOR["MESSAGE_LIMIT_BYTES"]``."""
+        return conf.settings().message_limit_bytes
+
     @cached_property
     def stack(self) -> PolicyStack:
         """The policies of ``ORCHESTRATOR["POLICIES"]``.
@@ -107,16 +131,42 @@ class OrchestratorApp(EngineApp):
         settings = conf.settings()
         url = conf.state_url()
         letterbox = named("LETTERBOX", settings.letterbox)(url, settings.key_prefix, settings.letterbox_timeout)
+        attempts = RedisAttemptLog(url, settings.key_prefix, settings.letterbox_timeout, gathers=office.attended)
+        office.accompany(attempts)
+        waiting = ResultStore(url, settings.key_prefix, settings.letterbox_timeout)
         leases = RedisLeases(url, settings.key_prefix, settings.letterbox_timeout)
         parts = Parts(
             letterbox=letterbox,
             leases=leases,
             idempotency=RedisIdempotencyRecords(leases),
+            limits=self.limits,
             transactional_records=_transactional_records,
+            deduplication=RedisDeduplicationLocks(
+                # A caller waits for this and then for the broker, which may be the same server.
+                RedisLeases(url, settings.key_prefix, min(DEDUPLICATION_TIMEOUT, settings.letterbox_timeout)),
+                settings.lease_seconds,
+            ),
+            deduplication_open=settings.deduplication_fails == "open",
+            dispatch=Dispatcher(self),
+            breakers=RedisBreakers(leases),
+            control_flow=(TaskPredicate,),
+            attempts=attempts,
+            progress=RedisProgressLog(waiting, lambda call, alias: transaction.on_commit(call, using=alias)),
             redacted_names=settings.redacted_names,
             lease_seconds=settings.lease_seconds,
+            limits_open=settings.limits_fail == "open",
         )
         return PolicyStack(named("POLICIES", path).build(parts) for path in settings.policies)
+
+    @cached_property
+    def limits(self) -> RedisLimits:
+        """Where limits are counted.
+
+        Raises:
+            InvalidOption: no Redis for it is known.
+        """
+        settings = conf.settings()
+        return RedisLimits(RedisLeases(*conf.limits_place(), settings.letterbox_timeout), settings.aging_seconds)
 
     @cached_property
     def _redaction(self) -> Redaction:
@@ -176,6 +226,34 @@ def get_app() -> OrchestratorApp:
     return app
 
 
+def results(task_ids: Iterable[str]) -> list[Any]:
+    """Return an ``AsyncResult`` for each id, in order, with all states fetched at once::
+
+        done = [result.id for result in results(ids) if result.state == "SUCCESS"]
+
+    See :meth:`~orchestrator.engine.app.EngineApp.results`.
+
+    Raises:
+        DatabaseError: the database cannot be asked.
+    """
+    return get_app().results(task_ids)
+
+
+def bulk(signatures: Iterable[Any], *, batch_size: int = BATCH) -> Published:
+    """Publish signatures of any number, in batches, in constant memory.
+
+    Args:
+        signatures: taken as they are needed. Chains, groups and chords are published one by one, in their turn.
+        batch_size: messages that are sent in one call, all of them or none.
+
+    Returns:
+        the ids, in order, each made when it is asked for.
+    Raises:
+        BulkFailed: the broker did not take a batch; says what was sent, and can go on from there.
+    """
+    return _bulk(get_app(), signatures, batch_size)
+
+
 def named(key: str, path: str) -> Any:
     """Import what a key of ``ORCHESTRATOR`` names.
 
@@ -195,6 +273,14 @@ def _bury(aside: Aside) -> None:
     get_app().bury_undelivered(aside)
 
 
+def _settings_changed(**_: Any) -> None:
+    """Have messages made anew: tests change settings of Celery, too."""
+    for app in _get_active_apps():
+        if isinstance(app, OrchestratorApp):
+            app.quick.forget()
+
+
+setting_changed.connect(_settings_changed, dispatch_uid="orchestrator.celery")
 # Before anybody connects: whoever uses our app imports this module first.
 registry.register()
 office.bury_with(_bury)
@@ -206,4 +292,5 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-__all__ = ["DjangoOrchestratedTask", "OrchestratorApp", "get_app"]
+__all__ = ["DjangoOrchestratedTask", "OrchestratorApp", "get_app", "results"]
+__all__ = ["DjangoOrchestratedTask", "OrchestratorApp", "bulk", "get_app"]

@@ -7,7 +7,7 @@ fresh object, because the cache is cleared on Django's ``setting_changed``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any
@@ -39,14 +39,22 @@ REDACTED_NAMES = (
 
 POLICIES = (
     "orchestrator.policies.telemetry.Telemetry",
+    "orchestrator.policies.attempts.Attempts",
     "orchestrator.policies.dead_letter.DeadLetters",
     "orchestrator.policies.redaction.Redaction",
     "orchestrator.policies.redrive.RedriveOnce",
     "orchestrator.policies.outbox.SendOnce",
+    "orchestrator.policies.deduplication.Deduplication",
     "orchestrator.policies.idempotency.Idempotency",
+    "orchestrator.policies.breaker.Breaking",
+    "orchestrator.policies.limits.Limits",
+    "orchestrator.policies.fairness.Fairness",
+    "orchestrator.policies.tracking.Tracking",
 )
 
 
+#: Bytes that every message has, and then some.
+SMALLEST_MESSAGE_LIMIT = 4096
 TRANSPORTS = ("orchestrator", "stock")
 #: Seconds. A quarter of it passes between two renewals.
 SHORTEST_LEASE = 2.0
@@ -82,12 +90,18 @@ class Settings:
     letterbox_timeout: float = 2.0
     #: Where records of transactional idempotency are kept: in the tasks' own database.
     transactional_records: str = "orchestrator.idempotency.records:DatabaseRecords"
+    #: Whether a call is sent, "open", or refused, "closed", that cannot be checked for being a duplicate.
+    deduplication_fails: str = "open"
     #: Days that closed (redriven, discarded) dead letters are kept; None keeps them.
     closed_letters_days: int | None = 90
     #: Days that open dead letters are kept; None, the default, keeps them until somebody acts.
     open_letters_days: int | None = None
-    #: Days that results of successful runs are kept; None keeps them.
+    #: Days that results are kept, those of failures until somebody has acted on them; None keeps them.
     results_days: int | None = 30
+    #: Successful results of each task that are kept, the newest; None keeps all of RESULTS_DAYS.
+    results_per_task: int | None = None
+    #: Results that may wait in Redis for a relay; beyond, workers write some themselves. 0 writes each at once.
+    results_waiting: int = 50_000
     #: Seconds after which a redrive that was cut off half-way is taken up again.
     redrive_resume_seconds: float = 10.0
     #: Whether messages published inside a transaction are kept in the database until it commits. True: in the
@@ -97,6 +111,14 @@ class Settings:
     outbox_fallback: bool = False
     #: Seconds after which a relay sends what the publishing process has not sent itself.
     outbox_grace_seconds: float = 5.0
+    #: Bytes that one task's message may have; more is refused where it is published.
+    message_limit_bytes: int = 1024 * 1024
+    #: What a task under limits does while they cannot be asked: "closed" waits, "open" runs without them.
+    limits_fail: str = "closed"
+    #: Seconds of waiting that make up for one step of priority, among messages that wait for a limit; None for never.
+    aging_seconds: float | None = 60.0
+    #: Share of claims that begin with the lowest priority, so that higher ones cannot starve it; 0 for never.
+    low_priority_share: float = 0.05
     #: Where the Flower of this project is reached, for links; empty shows none.
     flower_url: str = ""
     #: What a scraper of Flower's /metrics sends as ``Authorization: Bearer``; empty asks for a login instead.
@@ -117,33 +139,80 @@ def parse(raw: Mapping[str, Any]) -> Settings:
             raise UnknownOption.among(key, known, "setting ORCHESTRATOR")
         values[key.lower()] = tuple(value) if isinstance(value, list) else value
     parsed = Settings(**values)
-    for name in ("policies", "redacted_names"):
-        value = getattr(parsed, name)
-        if not isinstance(value, tuple) or not all(isinstance(item, str) for item in value):
-            raise InvalidOption(f"ORCHESTRATOR[{name.upper()!r}] = {value!r}: give a list of strings.")
-    _check_transport(parsed)
+    for names, holds, wanted in _RULES:
+        for name in names:
+            if not holds(value := getattr(parsed, name)):
+                raise InvalidOption(f"ORCHESTRATOR[{name.upper()!r}] = {value!r}: give {wanted}.")
     _check_outbox(parsed)
-    for name in ("letterbox_timeout", "redrive_resume_seconds", "outbox_grace_seconds"):
-        value = getattr(parsed, name)
-        if not isinstance(value, int | float) or value <= 0:
-            raise InvalidOption(f"ORCHESTRATOR[{name.upper()!r}] = {value!r}: give a number of seconds above 0.")
-    grace = parsed.stop_grace_seconds
-    if grace is not None and (not isinstance(grace, int | float) or isinstance(grace, bool) or grace < 0):
-        raise InvalidOption(
-            f"ORCHESTRATOR['STOP_GRACE_SECONDS'] = {grace!r}: give seconds, 0 or more, or None to wait for what runs."
-        )
-    for name in ("closed_letters_days", "open_letters_days", "results_days"):
-        value = getattr(parsed, name)
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-            raise InvalidOption(
-                f"ORCHESTRATOR[{name.upper()!r}] = {value!r}: give whole days, 1 or more, or None to keep for ever."
-            )
-    needed = ("app", "key_prefix", "letterbox", "transactional_records")
-    for name in (*needed, "state_url", "flower_url", "metrics_token"):
-        value = getattr(parsed, name)
-        if not isinstance(value, str) or (not value and name in needed):
-            raise InvalidOption(f"ORCHESTRATOR[{name.upper()!r}] = {value!r}: give a non-empty string.")
     return parsed
+
+
+def _whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _number(value: Any, least: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= least
+
+
+def _strings(value: Any) -> bool:
+    return isinstance(value, tuple) and all(isinstance(item, str) for item in value)
+
+
+#: Which settings must hold what, in words that follow "give".
+_RULES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
+    (("policies", "redacted_names"), _strings, "a list of strings"),
+    (
+        ("app", "key_prefix", "letterbox", "transactional_records"),
+        lambda value: isinstance(value, str) and bool(value),
+        "a non-empty string",
+    ),
+    (("state_url", "flower_url", "metrics_token"), lambda value: isinstance(value, str), "a string"),
+    (("transport",), lambda value: value in TRANSPORTS, f"one of {', '.join(TRANSPORTS)}"),
+    (
+        ("lease_seconds",),
+        lambda value: _number(value, SHORTEST_LEASE),
+        f"{SHORTEST_LEASE:g} seconds or more, or a worker on a busy machine could not renew in time",
+    ),
+    (
+        ("max_deliveries",),
+        lambda value: _whole(value, 1) and value <= MOST_DELIVERIES,
+        f"1 to {MOST_DELIVERIES} deliveries",
+    ),
+    (
+        ("letterbox_timeout", "redrive_resume_seconds", "outbox_grace_seconds"),
+        lambda value: _number(value, 0) and value > 0,
+        "a number of seconds above 0",
+    ),
+    (
+        ("stop_grace_seconds",),
+        lambda value: value is None or _number(value, 0),
+        "seconds, 0 or more, or None to wait for running tasks",
+    ),
+    (
+        ("aging_seconds",),
+        lambda value: value is None or (_number(value, 0) and value > 0),
+        "seconds above 0, or None for strict priorities",
+    ),
+    (("low_priority_share",), lambda value: _number(value, 0) and value <= 0.5, "a share from 0 to 0.5"),
+    (
+        ("message_limit_bytes",),
+        lambda value: _whole(value, SMALLEST_MESSAGE_LIMIT),
+        f"a whole number of bytes, {SMALLEST_MESSAGE_LIMIT:,} or more, or a message without arguments would be too big",
+    ),
+    (
+        ("closed_letters_days", "open_letters_days", "results_days"),
+        lambda value: value is None or _whole(value, 1),
+        "whole days, 1 or more, or None to keep for ever",
+    ),
+    (
+        ("results_per_task",),
+        lambda value: value is None or _whole(value, 1),
+        "a whole number of results, 1 or more, or None for no such limit",
+    ),
+    (("results_waiting",), lambda value: _whole(value, 0), "a whole number of results, 0 or more"),
+    (("limits_fail", "deduplication_fails"), lambda value: value in ("open", "closed"), '"open" or "closed"'),
+)
 
 
 def _check_outbox(parsed: Settings) -> None:
@@ -165,20 +234,6 @@ def _check_outbox(parsed: Settings) -> None:
     if parsed.outbox_fallback and where is False:
         raise InvalidOption(
             "ORCHESTRATOR['OUTBOX_FALLBACK'] is True, but there is no outbox: set ORCHESTRATOR['OUTBOX'] to True, too."
-        )
-
-
-def _check_transport(parsed: Settings) -> None:
-    if parsed.transport not in TRANSPORTS:
-        raise InvalidOption(f"ORCHESTRATOR['TRANSPORT'] = {parsed.transport!r}: give one of {', '.join(TRANSPORTS)}.")
-    if not isinstance(parsed.lease_seconds, int | float) or parsed.lease_seconds < SHORTEST_LEASE:
-        raise InvalidOption(
-            f"ORCHESTRATOR['LEASE_SECONDS'] = {parsed.lease_seconds!r}: give {SHORTEST_LEASE:g} seconds or more, "
-            "or a worker on a busy machine could not renew in time."
-        )
-    if not isinstance(parsed.max_deliveries, int) or not 1 <= parsed.max_deliveries <= MOST_DELIVERIES:
-        raise InvalidOption(
-            f"ORCHESTRATOR['MAX_DELIVERIES'] = {parsed.max_deliveries!r}: give 1 to {MOST_DELIVERIES} deliveries."
         )
 
 
@@ -206,6 +261,30 @@ def state_url() -> str:
             "or start the embedded one with 'manage.py up'."
         )
     return "unix://" + url.removeprefix("redis+socket://") if url.startswith("redis+socket://") else url
+
+
+def limits_place() -> tuple[str, str]:
+    """Return the URL and key prefix of the Redis that counts limits.
+
+    On our transport that is the broker, because messages wait for limits beside their counts.
+
+    Raises:
+        InvalidOption: see :func:`state_url`.
+    """
+    prefix = settings().key_prefix
+    if not limits_beside_messages():
+        return state_url(), prefix
+    options = getattr(django_settings, "CELERY_BROKER_TRANSPORT_OPTIONS", None) or {}
+    return _broker_url(), options.get("global_keyprefix", "") + prefix
+
+
+def limits_beside_messages() -> bool:
+    """Whether messages wait for limits in the broker, beside the counts."""
+    return settings().transport == "orchestrator" and _broker_url().startswith(("redis://", "rediss://"))
+
+
+def _broker_url() -> str:
+    return str(getattr(django_settings, "CELERY_BROKER_URL", "") or "")
 
 
 def _forget(*, setting: str, **_: Any) -> None:

@@ -63,6 +63,8 @@ INSTALLED_APPS = [
     "orchestrator.runs",
     "orchestrator.schedules",
     "orchestrator.idempotency",
+    "orchestrator.limits",
+    "orchestrator.guards",
     "orchestrator.console",
     "orchestrator.flower",
     "tasks",
@@ -139,6 +141,8 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = bool(CSRF_TRUSTED_ORIGINS) and all(
 EMAIL_HOST = env.str("ORCHESTRATOR_EMAIL_HOST", default="127.0.0.1")
 EMAIL_PORT = checked("ORCHESTRATOR_EMAIL_PORT", int, "1025", "a port number")
 EMAIL_TIMEOUT = 10
+#: Where the payment tasks charge: an HTTP service that honours the header Idempotency-Key.
+PAYMENT_URL = env.str("ORCHESTRATOR_PAYMENT_URL", default="http://127.0.0.1:8099/charges")
 LOG_LEVEL = checked(
     "ORCHESTRATOR_LOG_LEVEL", lambda name: getLevelNamesMapping()[name.upper()], "INFO", "DEBUG, INFO, WARNING or ERROR"
 )
@@ -157,7 +161,7 @@ CELERY_BROKER_URL = (
 )
 CELERY_TIMEZONE = TIME_ZONE
 # One module a field of business; an app with a plain ``tasks.py`` is found without being named here.
-CELERY_IMPORTS = ("tasks.email", "tasks.reports", "tasks.media", "tasks.maintenance")
+CELERY_IMPORTS = ("tasks.email", "tasks.reports", "tasks.media", "tasks.maintenance", "tasks.payments")
 
 # --- Platform ---------------------------------------------------------------
 

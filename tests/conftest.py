@@ -13,7 +13,7 @@ import pytest
 from tests.support import database, environment, far_side
 from tests.support.broker import Broker
 from tests.support.process import Process
-from tests.support.worker import Flower, Relay, Scheduler, Web, Worker
+from tests.support.worker import ROWS_AT_ONCE, Flower, Relay, Scheduler, Web, Worker
 
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
 Started = TypeVar("Started", bound=Process)
@@ -31,13 +31,35 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "browser: drives a real browser")
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Share out the whole suite, which waits more than it works; what somebody names runs in one process."""
+    return min((os.cpu_count() or 1) + 1, 8) if config.args_source is pytest.Config.ArgsSource.TESTPATHS else 0
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out tests of the other database: deselected, not skipped, since another run has them."""
+    """Leave out tests of the other database: deselected, not skipped, since another run has them.
+
+    Keep tests that share something expensive in one process.
+    """
+    for item in items:
+        if shared := _shared(item):
+            item.add_marker(pytest.mark.xdist_group(shared))
     other = "sqlite" if database.wanted() == "postgresql" else "postgresql"
     out = [item for item in items if item.get_closest_marker(other)]
     if out:
         config.hook.pytest_deselected(items=out)
         items[:] = [item for item in items if not item.get_closest_marker(other)]
+
+
+def _shared(item: pytest.Item) -> str:
+    """Name the fixtures of our own that a test shares with others, with their parameters; empty for none."""
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    return " ".join(
+        f"{definition.baseid}:{name}:{parameters.get(name, '')}"
+        for name, (*_, definition) in sorted(item._fixtureinfo.name2fixturedefs.items())  # type: ignore[attr-defined]
+        if definition.scope in ("module", "session") and definition.baseid.startswith("tests")
+    )
 
 
 def _forbid_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
@@ -64,6 +86,11 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Any:
     report: pytest.CollectReport = yield
     _forbid_skip(report)
     return report
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings_xdist_suffix() -> None:
+    """Leave the database's name alone: every process has a world of its own."""
 
 
 # --- parts of the platform --------------------------------------------------------
@@ -112,8 +139,9 @@ class Platform:
         return started
 
     def worker(self, **options: Any) -> Worker:
-        """Start a worker; see :class:`tests.support.worker.Worker`."""
-        return self.start(Worker(**options))
+        """Start a worker that needs no relay for its results; see :class:`tests.support.worker.Worker`."""
+        env = {**ROWS_AT_ONCE, **(options.pop("env", None) or {})}
+        return self.start(Worker(**options, env=env))
 
     def relay(self, **options: Any) -> Relay:
         """Start a relay."""

@@ -11,11 +11,14 @@ from tests.support import environment
 environment.prepare()
 
 from orchestrator.settings import *  # noqa: E402, F403
-from orchestrator.settings import DATA_DIR, DATABASES, ORCHESTRATOR, ROOT_URLCONF, env  # noqa: E402
+from orchestrator.settings import DATA_DIR, DATABASES, ORCHESTRATOR, ROOT_URLCONF, STATIC_ROOT, env  # noqa: E402
 
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     # A file, never memory: worker processes share it with the test.
     DATABASES["default"]["TEST"] = {"NAME": str(DATA_DIR.parent / "test.sqlite3")}
+
+# Where WhiteNoise looks; it warns if there is none.
+STATIC_ROOT.mkdir(parents=True, exist_ok=True)
 
 # Hashing is slow on purpose; here only its slowness would be tested.
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
@@ -34,5 +37,9 @@ if resume := env.float("ORCHESTRATOR_TEST_REDRIVE_RESUME", default=0):
     ORCHESTRATOR["REDRIVE_RESUME_SECONDS"] = resume
 if grace := env.float("ORCHESTRATOR_TEST_OUTBOX_GRACE", default=0):
     ORCHESTRATOR["OUTBOX_GRACE_SECONDS"] = grace
+if fail := env.str("ORCHESTRATOR_TEST_LIMITS_FAIL", default=""):
+    ORCHESTRATOR["LIMITS_FAIL"] = fail
 if deliveries := env.int("ORCHESTRATOR_TEST_DELIVERIES", default=0):
     ORCHESTRATOR["MAX_DELIVERIES"] = deliveries
+if (waiting := env.int("ORCHESTRATOR_TEST_RESULTS_WAITING", default=-1)) >= 0:
+    ORCHESTRATOR["RESULTS_WAITING"] = waiting

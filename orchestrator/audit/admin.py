@@ -25,7 +25,7 @@ class AuditEntryAdmin(RecordAdmin):
     fields = ("at", "actor", "user", "action", "target", "pretty_details")
     list_select_related: ClassVar[list[str]] = []
 
-    @admin.display(description="at", ordering="at")
+    @admin.display(description="time", ordering="at")
     def when(self, entry: AuditEntry) -> SafeString | str:
         """Return the time, narrow."""
         return short_time(entry.at)

@@ -12,7 +12,7 @@ from django.utils import timezone
 class AuditEntry(models.Model):
     """One state change by a person or a command. Rows are only ever added."""
 
-    at = models.DateTimeField(default=timezone.now, db_index=True)
+    at = models.DateTimeField("time", default=timezone.now, db_index=True)
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
     )

@@ -17,6 +17,8 @@ from orchestrator.console import links
 from orchestrator.deadletters.admin import DeadLetterAdmin
 from orchestrator.deadletters.models import DeadLetter
 from orchestrator.runs.admin import TaskResultAdmin
+from orchestrator.runs.history import AttemptAdmin
+from orchestrator.runs.models import Attempt
 from orchestrator.schedules.admin import PeriodicTaskAdmin
 
 
@@ -34,6 +36,14 @@ class LinkedTaskResultAdmin(TaskResultAdmin):
     def related_links(self, result: TaskResult) -> list[tuple[str, str]]:
         """Return the links of :func:`orchestrator.console.links.of_result`."""
         return links.of_result(result.task_id)
+
+
+class LinkedAttemptAdmin(AttemptAdmin):
+    """An attempt with its task's result, dead letters and other attempts."""
+
+    def related_links(self, attempt: Attempt) -> list[tuple[str, str]]:
+        """Return the links of :func:`orchestrator.console.links.of_attempt`."""
+        return links.of_attempt(attempt.task_id)
 
 
 class LinkedPeriodicTaskAdmin(PeriodicTaskAdmin):
@@ -60,5 +70,7 @@ admin.site.unregister(DeadLetter)
 admin.site.register(DeadLetter, LinkedDeadLetterAdmin)
 admin.site.unregister(TaskResult)
 admin.site.register(TaskResult, LinkedTaskResultAdmin)
+admin.site.unregister(Attempt)
+admin.site.register(Attempt, LinkedAttemptAdmin)
 admin.site.unregister(PeriodicTask)
 admin.site.register(PeriodicTask, LinkedPeriodicTaskAdmin)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from django.contrib.auth.models import AnonymousUser
 from django.db.models import OuterRef, QuerySet, Subquery
@@ -12,6 +12,7 @@ from django_celery_results.models import TaskResult
 
 from orchestrator import conf
 from orchestrator.deadletters.models import DeadLetter, State
+from orchestrator.runs.models import Attempt
 
 #: Open letters that the banner counts; beyond, it says "100+".
 BANNER_CAP = 100
@@ -32,13 +33,31 @@ def of_task(task_id: str) -> list[Link]:
     return links
 
 
+def history_of(task_id: str) -> list[Link]:
+    """Return the page of a task's attempts, if any did not simply succeed."""
+    if not task_id or not Attempt.objects.filter(task_id=task_id).exists():
+        return []
+    url = reverse("admin:orchestrator_runs_attempt_changelist")
+    return [(f"Attempts at {task_id}", f"{url}?{urlencode({'q': task_id})}")]
+
+
+def of_attempt(task_id: str) -> list[Link]:
+    """Return pages elsewhere about the task of an attempt."""
+    return [*of_task(task_id), *letters_of(task_id), *history_of(task_id)]
+
+
 def of_letter(letter: DeadLetter) -> list[Link]:
     """Return pages elsewhere about a dead letter and about what it was redriven as."""
-    links = of_task(letter.task_id)
+    links = [*of_task(letter.task_id), *history_of(letter.task_id)]
     return [*links, *of_task(letter.redriven_as)] if letter.redriven_as else links
 
 
 def of_result(task_id: str) -> list[Link]:
+    """Return the dead letters of a task id, the newest first, and its attempts."""
+    return [*letters_of(task_id), *history_of(task_id)]
+
+
+def letters_of(task_id: str) -> list[Link]:
     """Return the dead letters of a task id, the newest first."""
     rows = DeadLetter.objects.filter(task_id=task_id)[:5]
     return [

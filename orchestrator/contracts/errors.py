@@ -4,7 +4,7 @@
 
     OrchestratorError
     ├─ ConfigurationError          UnknownOption · InvalidOption
-    ├─ PublishError                UnknownTask
+    ├─ PublishError                UnknownTask · MessageTooBig · Unroutable
     ├─ StoreUnavailable            LetterboxUnavailable · BrokerUnavailable
     ├─ RedriveError                AlreadyClosed · TaskMissing · PayloadIncompatible · PayloadUnreadable
     ├─ IdempotencyConflict
@@ -55,6 +55,14 @@ class PublishError(OrchestratorError):
 
 class UnknownTask(PublishError):
     """No task is registered under this name."""
+
+
+class MessageTooBig(PublishError):
+    """The arguments of a task are more than a message may hold; nothing was sent."""
+
+
+class Unroutable(PublishError):
+    """No queue would take this message; nothing was sent."""
 
 
 class StoreUnavailable(OrchestratorError):

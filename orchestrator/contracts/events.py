@@ -75,6 +75,30 @@ class LeaseLost:
     fence: int
 
 
+@dataclass(frozen=True, slots=True)
+class DuplicateDropped:
+    """A call was not sent, because another message is the run of its key already."""
+
+    task: str
+    task_id: str
+    key: str
+    duplicate_of: str
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerOpened:
+    """A circuit breaker opened: its far side failed too often."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerClosed:
+    """A circuit breaker closed: its probe succeeded."""
+
+    name: str
+
+
 Subscriber = Callable[[object], None]
 
 _subscribers: dict[type, list[Subscriber]] = {}

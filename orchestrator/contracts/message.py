@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -15,8 +15,14 @@ from orchestrator.contracts.outcome import Reason, Verdict
 HEADER = "orchestrator"
 HEADER_VERSION = 1
 
+#: Field of our header: names what a delivery leads to (its retry, its deferral, what follows it), so that the same
+#: message, delivered again, does not publish that a second time.
+ONCE = "once"
+#: Field of our header: weight and tenant of a message, ``"1 acme"``, percent-encoded.
+FAIRNESS = "fairness"
+
 #: Fields of our header that a redriven message keeps.
-KEPT_BY_REDRIVE = ("idempotency_key",)
+KEPT_BY_REDRIVE = ("idempotency_key", FAIRNESS)
 
 #: Format version of a letter on its way to the database.
 LETTER_VERSION = 1
@@ -44,6 +50,10 @@ class Publication:
     #: The caller's word on the outbox: None leaves it to the transaction, False sends at once, True or the alias
     #: of a database keeps the message there first.
     outbox: bool | str | None = None
+    #: Takes the publication, and what would send it, where many travel together; None: it is sent.
+    gather: Callable[[Publication, Callable[[Publication], Any]], Any] | None = None
+    #: Whether a policy has to hear at once that it was sent, so that it cannot wait for company.
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,3 +191,11 @@ class Attempt:
     letter: Any = None
     #: What it will be called if it ends well; a policy that ran nothing says so here.
     verdict: Verdict = Verdict.SUCCEEDED
+    #: Arguments of a later call that it runs with instead of those of its message.
+    newer: tuple[list[Any], dict[str, Any]] | None = None
+    #: Of the message, 0 to 9; higher ones first.
+    priority: int = 0
+    #: Whether the message can wait in the line of a limit; elsewhere it is deferred.
+    parks: bool = False
+    #: When its body's process began with it, in seconds since the epoch, where whoever settles knows.
+    started_at: float | None = None

@@ -8,8 +8,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.contracts.breaker import Breaker
+from orchestrator.contracts.deduplication import Deduplicate
 from orchestrator.contracts.errors import InvalidOption, UnknownOption
+from orchestrator.contracts.fairness import check_fairness
 from orchestrator.contracts.idempotency import Idempotent
+from orchestrator.contracts.limits import check_limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +72,12 @@ OPTIONS: Mapping[str, str] = {
     "sensitive": "a tuple of argument names",
     "bury_expired": "True or False",
     "idempotency": 'an Idempotent(key="…") value or None',
+    "deduplication": 'a Deduplicate("until_started", …) value or None',
+    "breaker": 'a Breaker("name", …) value or None',
+    "fairness_key": 'a template such as "{tenant}", or a callable',
+    "fairness_weight": "a whole number, or a callable",
+    "tracked": "True or False",
+    "limits": "a list of RateLimit(...) and Concurrency(...) values",
 }
 
 #: Keywords that Celery understands beside the attributes of its Task class.
@@ -130,14 +140,19 @@ def check_options(
     retries = given.get("retries")
     if retries is not None and not isinstance(retries, Retries):
         raise InvalidOption(f"Task {task!r}: retries={retries!r} must be {OPTIONS['retries']}.")
-    idempotency = given.get("idempotency")
-    if idempotency is not None and not isinstance(idempotency, Idempotent):
-        raise InvalidOption(f"Task {task!r}: idempotency={idempotency!r} must be {OPTIONS['idempotency']}.")
+    for option, kind in (("idempotency", Idempotent), ("deduplication", Deduplicate), ("breaker", Breaker)):
+        value = given.get(option)
+        if value is not None and not isinstance(value, kind):
+            raise InvalidOption(f"Task {task!r}: {option}={value!r} must be {OPTIONS[option]}.")
+    check_limits(task, given.get("limits", ()))
+    if "fairness_key" in given or "fairness_weight" in given:
+        check_fairness(task, given.get("fairness_key"), given.get("fairness_weight", 1))
     sensitive = given.get("sensitive", ())
     if isinstance(sensitive, str) or not all(isinstance(name, str) for name in sensitive):
         raise InvalidOption(f"Task {task!r}: sensitive={sensitive!r} must be {OPTIONS['sensitive']}.")
-    if not isinstance(given.get("bury_expired", False), bool):
-        raise InvalidOption(f"Task {task!r}: bury_expired={given['bury_expired']!r} must be {OPTIONS['bury_expired']}.")
+    for option in ("bury_expired", "tracked"):
+        if not isinstance(given.get(option, False), bool):
+            raise InvalidOption(f"Task {task!r}: {option}={given[option]!r} must be {OPTIONS[option]}.")
 
 
 def check_sensitive_names(task: str, sensitive: Iterable[str], parameters: Iterable[str]) -> None:

@@ -78,6 +78,29 @@ class Defer(Exception):
         self.seconds = seconds
 
 
+class RateLimited(Defer):
+    """Raise in a task when the far side says "too many".
+
+    Nobody starts under the task's rate limits for ``retry_after`` seconds; the message waits without counting a
+    retry. ``limiter.acquire`` raises it when time runs out.
+    """
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__(retry_after)
+        self.retry_after = retry_after
+
+
+class Park(Defer):
+    """A policy decides that the message has to wait in the line of a limit, outside its queue.
+
+    ``waiting`` tells where; ``seconds`` is for brokers that have no lines.
+    """
+
+    def __init__(self, waiting: Any, seconds: float) -> None:
+        super().__init__(seconds)
+        self.waiting = waiting
+
+
 class Skip(Exception):
     """A policy decides that this attempt must not run: a copy of it ran or runs already."""
 

@@ -11,10 +11,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.contracts.breaker import Breakers
+from orchestrator.contracts.deduplication import DeduplicationLocks
 from orchestrator.contracts.idempotency import IdempotencyRecords, TransactionalRecords
-from orchestrator.contracts.message import Attempt, Publication
+from orchestrator.contracts.limiting import LimitStore
+from orchestrator.contracts.message import Attempt, Parcel, Publication
 from orchestrator.contracts.outcome import Outcome
-from orchestrator.contracts.ports import Leases, Letterbox
+from orchestrator.contracts.ports import AttemptLog, Dispatch, Leases, Letterbox, ProgressLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +27,23 @@ class Parts:
     letterbox: Letterbox
     leases: Leases
     idempotency: IdempotencyRecords
+    limits: LimitStore
     #: Loaded when a task first asks for it: it needs a database model.
     transactional_records: Callable[[], TransactionalRecords]
+    deduplication: DeduplicationLocks
+    dispatch: Dispatch
+    breakers: Breakers
+    attempts: AttemptLog
+    progress: ProgressLog
     redacted_names: tuple[str, ...] = ()
     #: Seconds that a lease lasts without being renewed.
     lease_seconds: float = 30.0
+    #: What a body raises to steer its message, beside our own.
+    control_flow: tuple[type[BaseException], ...] = ()
+    #: Whether a call is sent that cannot be checked for being a duplicate.
+    deduplication_open: bool = True
+    #: Whether tasks run without their limits while those cannot be asked.
+    limits_open: bool = False
 
 
 class Policy:
@@ -46,6 +61,10 @@ class Policy:
     def on_publish(self, publication: Publication, proceed: Callable[[Publication], Any]) -> Any:
         """Wrap one act of sending."""
         return proceed(publication)
+
+    def on_send(self, parcel: Parcel, proceed: Callable[[Parcel], Any]) -> Any:
+        """Wrap the sending of a message that the outbox kept; whether it was published is known by then."""
+        return proceed(parcel)
 
     def on_execute(self, attempt: Attempt, proceed: Callable[[Attempt], Any]) -> Any:
         """Wrap the task's body, in the process that runs it."""
@@ -77,6 +96,7 @@ class PolicyStack:
     def __init__(self, policies: Iterable[Policy]) -> None:
         self.policies = tuple(policies)
         self._publishing = self._overriding("on_publish")
+        self._sending = self._overriding("on_send")
         self._executing = self._overriding("on_execute")
         self._settling = tuple(reversed(self._overriding("on_settle")))
         self._holding = tuple(p for p in self.policies if p.holding)
@@ -87,6 +107,10 @@ class PolicyStack:
     def publisher(self, send: Callable[[Publication], Any]) -> Callable[[Publication], Any]:
         """Return ``send`` wrapped by every policy's ``on_publish``."""
         return _nest([p.on_publish for p in self._publishing], send)
+
+    def sender(self, send: Callable[[Parcel], Any]) -> Callable[[Parcel], Any]:
+        """Return ``send`` wrapped by every policy's ``on_send``."""
+        return _nest([p.on_send for p in self._sending], send)
 
     def executor(
         self, task: Any, header: Mapping[str, Any], run: Callable[[Attempt], Any]

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-from orchestrator.contracts.message import Letter, Parcel
+from orchestrator.contracts.message import Letter, Parcel, Publication
+from orchestrator.contracts.outcome import Outcome
+from orchestrator.contracts.progress import Record
 
 
 @runtime_checkable
@@ -26,6 +28,20 @@ class Letterbox(Protocol):
         """
 
 
+class AttemptLog(Protocol):
+    """Where it is noted how attempts end."""
+
+    def note(self, letter: Letter, outcome: Outcome, started_at: float | None) -> None:
+        """Note an attempt; ``letter`` is what is known of it, redacted. Never raises for a store that is away."""
+
+
+class ProgressLog(Protocol):
+    """Where it is told how far tasks are."""
+
+    def tell(self, record: Record, place: str | None) -> None:
+        """Show a state, when the open transaction of ``place`` commits if that is given. Never raises for a store."""
+
+
 class LetterSource(Protocol):
     """Where the relay takes letters from, at least once each."""
 
@@ -37,6 +53,19 @@ class LetterSource(Protocol):
 
     def waiting(self) -> int:
         """Return how many letters lie here."""
+
+
+class Dispatch(Protocol):
+    """What a policy may ask about a publication."""
+
+    def place(self, publication: Publication) -> str | None:
+        """Return the database that will keep it until it is sent, None if it is sent at once."""
+
+    def of_the_worker(self, publication: Publication) -> bool:
+        """Whether a worker publishes it for itself: a retry, a successor, a callback, a chord's body."""
+
+    def duplicate(self, publication: Publication, task_id: str) -> Any:
+        """Return the result object of a call that was not sent, because ``task_id`` is the run already."""
 
 
 class Outbox(Protocol):
@@ -57,8 +86,15 @@ class Outbox(Protocol):
             InvalidOption: the choice names no database of the outbox.
         """
 
-    def keep(self, parcel: Parcel, place: str) -> None:
-        """Store a message in the open transaction of ``place``; it is sent when that commits."""
+    def keep(self, parcel: Parcel, place: str) -> str | None:
+        """Store a message in the open transaction of ``place``; it is sent when that commits.
+
+        Returns:
+            the task id of a message that lies there already and makes this one a duplicate; this one is not stored.
+        """
+
+    def keep_many(self, parcels: Sequence[Parcel], place: str) -> None:
+        """Store messages as :meth:`keep` does, all of them at once."""
 
     def rescue(self, parcel: Parcel, error: BaseException) -> None:
         """Store a message that the broker did not take; a relay sends it."""

@@ -93,6 +93,8 @@ class LetterPages(Rights):
             "letter": letter,
             "rights": self.rights(request),
             "open": letter.state == State.OPEN,
+            # A message that names no task has nobody who could run it.
+            "redrivable": bool(letter.task),
         }
 
     # A redrive commits its steps one by one, whatever ATOMIC_REQUESTS says.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 from django.db import router, transaction
@@ -34,6 +35,12 @@ def prune() -> int:
         opened = DeadLetter.objects.filter(state=State.OPEN, died_at__lt=moment)
         deleted += _delete(opened, "OPEN_LETTERS_DAYS", settings.open_letters_days)
     return deleted
+
+
+def open_among(task_ids: Sequence[str]) -> set[str]:
+    """Return which of some tasks have a dead letter that somebody still has to act on."""
+    letters = DeadLetter.objects.filter(task_id__in=task_ids, state__in=(State.OPEN, State.REDRIVING))
+    return set(letters.order_by().values_list("task_id", flat=True))
 
 
 def _delete(rows: QuerySet[DeadLetter], setting: str, days: int) -> int:

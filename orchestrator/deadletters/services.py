@@ -9,7 +9,7 @@ from orchestrator.deadletters.bulk import Report, discard_where, redrive_where
 from orchestrator.deadletters.discarding import discard
 from orchestrator.deadletters.filters import Filter, groups
 from orchestrator.deadletters.redriving import redrive, resume_interrupted
-from orchestrator.deadletters.retention import prune
+from orchestrator.deadletters.retention import open_among, prune
 
 __all__ = [
     "Filter",
@@ -17,6 +17,7 @@ __all__ = [
     "discard",
     "discard_where",
     "groups",
+    "open_among",
     "prune",
     "redrive",
     "redrive_where",

@@ -51,12 +51,14 @@ def demonstrate(stack: Stack, screen: Screen, timeout: float) -> Seen:
     from orchestrator.demo.campaign import Campaign
     from orchestrator.demo.dead_letter import Redrive
     from orchestrator.demo.events import Watcher
+    from orchestrator.demo.payments import Payments
     from orchestrator.demo.reports import Reports
     from orchestrator.demo.video import Video
 
     watcher = Watcher()
     redrive = Redrive(stack.media)
-    parts = [Campaign(stack.mailbox), Reports(stack.media), Video(stack.media, watcher), redrive]
+    payments = Payments(stack.till, stack.media)
+    parts = [Campaign(stack.mailbox), Reports(stack.media), Video(stack.media, watcher), redrive, payments]
     for part in parts:
         part.prepare()
     stack.run("scheduler")

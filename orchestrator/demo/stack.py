@@ -11,6 +11,7 @@ from pathlib import Path
 
 from orchestrator.demo.environment import clean_environment
 from orchestrator.demo.mailbox import LOOPBACK, Mailbox
+from orchestrator.demo.till import Till
 from orchestrator.launch.broker import EmbeddedBroker
 from orchestrator.launch.watchdog import Watchdog
 
@@ -25,6 +26,7 @@ class Stack:
         self.directory = directory
         self.media = directory / "media"
         self.mailbox = Mailbox(greylisted)
+        self.till = Till()
         self._logs = directory / "logs"
         self._watchdog = Watchdog()
         self._broker = EmbeddedBroker(directory, watchdog=self._watchdog)
@@ -40,6 +42,7 @@ class Stack:
         for made in (self._logs, temporary):
             made.mkdir(parents=True)
         self.mailbox.start()
+        self.till.start()
         environment = clean_environment(os.environ)
         environment.update(
             DJANGO_SETTINGS_MODULE="orchestrator.settings",
@@ -49,6 +52,7 @@ class Stack:
             ORCHESTRATOR_BROKER_URL=self._broker.start(),
             ORCHESTRATOR_EMAIL_HOST=LOOPBACK,
             ORCHESTRATOR_EMAIL_PORT=str(self.mailbox.port),
+            ORCHESTRATOR_PAYMENT_URL=self.till.url,
             DATABASE_URL=f"sqlite:///{self.directory / 'db.sqlite3'}",
         )
         os.environ.clear()
@@ -95,4 +99,5 @@ class Stack:
         self._children.clear()
         self._broker.stop()
         self.mailbox.stop()
+        self.till.stop()
         self._watchdog.close()

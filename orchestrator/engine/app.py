@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 from celery import Celery
 from celery.app.task import Task
+from celery.backends.rpc import RPCBackend
 
 from orchestrator.contracts.message import Parcel, Publication, WireMessage
 from orchestrator.contracts.policy import PolicyStack
 from orchestrator.contracts.ports import Outbox
-from orchestrator.engine import keeping, publication, redispatch, undelivered
+from orchestrator.engine import keeping, posting, publication, redispatch, undelivered
 from orchestrator.engine.defaults import DEFAULTS
+from orchestrator.engine.quick import Quick
 from orchestrator.transport.inflight import Aside
 
 
@@ -37,11 +40,40 @@ class EngineApp(Celery):  # type: ignore[misc]  # Celery is untyped
         """Where messages wait for a transaction; None sends them at once."""
         return None
 
+    @property
+    def message_limit(self) -> int:
+        """Bytes that one message may have."""
+        return sys.maxsize
+
     @cached_property
     def inherited_soft_limit(self) -> float | None:
         """The soft time limit of the settings, in seconds; kept, since every look-up of a setting costs."""
         limit: float | None = self.conf.task_soft_time_limit
         return limit
+
+    @cached_property
+    def quick(self) -> Quick:
+        """The quick way to publish."""
+        return Quick(self)
+
+    def _after_fork(self) -> None:
+        """Begin without connections, as a process of its own."""
+        super()._after_fork()
+        self.__dict__.pop("quick", None)
+
+    @property
+    def thread_oid(self) -> str:
+        """Where replies go, which only a backend that replies by message reads."""
+        return str(super().thread_oid) if isinstance(self.backend, RPCBackend) else ""
+
+    def send_unchanged(self, name: str, *args: Any, **options: Any) -> Any:
+        """Publish as Celery does by itself, without any policy."""
+        return super().send_task(name, *args, **options)
+
+    @cached_property
+    def AsyncResult(self) -> Any:
+        """Celery's class of results, told apart by ``duplicate_of``."""
+        return self.subclass_with_self("orchestrator.engine.result:AsyncResult")
 
     @cached_property
     def _publish(self) -> Callable[[Publication], Any]:
@@ -57,6 +89,31 @@ class EngineApp(Celery):  # type: ignore[misc]  # Celery is untyped
             InvalidOption: the outbox cannot do what was asked for.
         """
         return self._publish(publication.describe(self, name, args, kwargs, rest, options))
+
+    @cached_property
+    def ResultSet(self) -> Any:
+        """Class of sets of results, which are read together."""
+        return self.subclass_with_self("orchestrator.engine.results:Together", name="ResultSet")
+
+    @cached_property
+    def GroupResult(self) -> Any:
+        """Class of results of groups, which are read together."""
+        return self.subclass_with_self("orchestrator.engine.results:TogetherGroup", name="GroupResult")
+
+    def results(self, task_ids: Iterable[str]) -> list[Any]:
+        """Return an ``AsyncResult`` for each id, in order; the first look at each costs nothing more.
+
+        With our result backend all states are fetched at once, as they are now: what is looked at a second later,
+        or a second time and has not ended, is asked for again.
+
+        Raises:
+            DatabaseError: the database cannot be asked.
+        """
+        ids = [str(task_id) for task_id in task_ids]
+        prefetch = getattr(self.backend, "prefetch", None)
+        if prefetch is not None:
+            prefetch(ids)
+        return [self.AsyncResult(task_id) for task_id in ids]
 
     def run_swarm(self, options: Mapping[str, Any]) -> int:
         """Run a worker of several processes until it is told to stop; see ``engine.swarm.supervisor``.
@@ -120,7 +177,17 @@ class EngineApp(Celery):  # type: ignore[misc]  # Celery is untyped
         Raises:
             BrokerUnavailable: the broker did not take it, as far as is known.
         """
-        keeping.send(self, parcel, mark)
+        send = self.stack.sender(lambda kept: keeping.send(self, kept, mark))
+        send(parcel)
+
+    def send_kept_many(self, parcels: Sequence[tuple[Parcel, Mapping[str, str]]]) -> None:
+        """Send messages that the outbox kept, each with its mark, in one call where that can be done.
+
+        Raises:
+            BrokerUnavailable: the broker did not take them all, as far as is known.
+            PayloadUnreadable: there is nothing that could be sent.
+        """
+        posting.post(self, parcels)
 
     def decode(self, message: WireMessage) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:
         """Return ``(args, kwargs, embed)`` of a message.
@@ -146,6 +213,10 @@ class EngineApp(Celery):  # type: ignore[misc]  # Celery is untyped
             LetterboxUnavailable: it is not stored and must stay where it is.
         """
         undelivered.bury(self, aside)
+
+    def called_off(self, message: bytes) -> None:
+        """Settle a message that was taken out of the broker for good."""
+        undelivered.called_off(self, message)
 
     def member_redriven(self, group_id: str, old_task_id: str, new_task_id: str) -> None:
         """Tell the result backend that a member of a group or chord goes on under a new id."""

@@ -19,13 +19,14 @@ from celery.worker.request import Request as StockRequest
 from kombu.exceptions import ContentDisallowed
 
 from orchestrator.contracts.errors import ConfigurationError
-from orchestrator.contracts.message import Attempt, Letter
+from orchestrator.contracts.message import HEADER, Attempt, Letter
 from orchestrator.contracts.outcome import Outcome, Reason, Verdict
 from orchestrator.engine import (
     holding,
     inspection,  # noqa: F401  (replaces two answers of Celery's)
     letters,
     reconnect,
+    reporting,
 )
 from orchestrator.engine.request import OrchestratedRequest
 from orchestrator.engine.settlement import settle
@@ -51,6 +52,7 @@ class OrchestratedConsumer(Consumer):  # type: ignore[misc]  # Celery's Consumer
         gc.freeze()
         trace.LOG_SUCCESS = LOG_SUCCESS
         if self.pool is not None:
+            reporting.route(self.app, self.pool)
             # The pool, made but not started, would fall back to the settings' limits where a request has none.
             self.pool.options.update(timeout=None, soft_timeout=None)
         self.timer.call_repeatedly(holding.EVERY, holding.retry)
@@ -166,7 +168,7 @@ class OrchestratedConsumer(Consumer):  # type: ignore[misc]  # Celery's Consumer
             args=(),
             kwargs={},
             retries=0,
-            header={},
+            header=header if isinstance(header := headers.get(HEADER), Mapping) else {},
             letter=letter,
         )
         if not settle(self.app, attempt, Outcome(Verdict.UNKNOWN, reason, type(error).__name__, str(error))):

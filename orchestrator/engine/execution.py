@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ from billiard.process import current_process
 from celery.exceptions import Ignore
 
 from orchestrator.contracts.message import HEADER, Attempt
-from orchestrator.contracts.outcome import Defer, PermanentError, Skip
+from orchestrator.contracts.outcome import Defer, Park, PermanentError, Skip
 from orchestrator.engine import redispatch
 
 
@@ -31,6 +32,7 @@ def execute(task: Any, request: Any, args: tuple[Any, ...], kwargs: dict[str, An
     chain = _chain(task, header)
     # What is published while this is set is published by the body; before and after, by the worker for itself.
     request.in_body = True
+    request.orchestrator_started = time.time()
     try:
         if chain is None:
             return task.body(*args, **kwargs)
@@ -42,10 +44,14 @@ def execute(task: Any, request: Any, args: tuple[Any, ...], kwargs: dict[str, An
             kwargs=kwargs,
             retries=request.retries or 0,
             header=header,
+            priority=(request.delivery_info or {}).get("priority") or 0,
+            parks=bool(request.get(redispatch.PARKS)),
         )
         value = chain(attempt)
         request.orchestrator_verdict = attempt.verdict
         return value
+    except Park as park:
+        raise redispatch.Parked(park.waiting) from park
     except Defer as deferral:
         raise redispatch.defer(task, request, deferral.seconds) from deferral
     except Skip as skip:
@@ -82,4 +88,6 @@ def _chain(task: Any, header: Mapping[str, Any]) -> Callable[[Attempt], Any] | N
 
 
 def _run(attempt: Attempt) -> Any:
+    if attempt.newer is not None:
+        redispatch.adopt(attempt)
     return attempt.task.body(*attempt.args, **attempt.kwargs)

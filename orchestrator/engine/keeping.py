@@ -20,6 +20,7 @@ from kombu.serialization import dumps
 from orchestrator.contracts.errors import BrokerUnavailable, InvalidOption, PublishError
 from orchestrator.contracts.message import HEADER, HEADER_VERSION, Parcel, Publication, WireMessage
 from orchestrator.engine import redispatch
+from orchestrator.engine.filling import Filled
 
 #: What ``Producer.publish`` is told that is no property of the message.
 _NOT_KEPT = frozenset({"retry", "retry_policy", "timeout", "confirm_timeout"})
@@ -104,6 +105,22 @@ class Capture:
                     "give one that JSON can hold, or publish with outbox=False."
                 ) from error
         return Parcel(publication.name, publication.task_id, message, self._event)
+
+
+def parcel_of(filled: Filled, task: str) -> Parcel:
+    """Return the parcel of a message that was made the quick way."""
+    plan, message = filled.plan, json.loads(filled.text)
+    kept = WireMessage(
+        body=message["body"].encode("utf-8"),
+        content_type=message["content-type"],
+        content_encoding=message["content-encoding"],
+        headers=message["headers"],
+        properties={name: value for name, value in message["properties"].items() if not name.startswith("delivery_")},
+        queue=plan.queue.name,
+        exchange="",
+        routing_key=plan.routing_key,
+    )
+    return Parcel(task, filled.task_id, kept, json.loads(filled.event) if filled.event else None)
 
 
 def of_the_worker(publication: Publication) -> bool:

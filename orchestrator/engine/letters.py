@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from orchestrator.contracts.message import HEADER, Letter, WireMessage
+from orchestrator.contracts.message import HEADER, Attempt, Letter, WireMessage
 from orchestrator.contracts.outcome import Outcome, Reason
+from orchestrator.engine import redispatch
 
 #: Properties that describe one delivery, not the message.
 _DELIVERY_PROPERTIES = frozenset({"delivery_info", "delivery_tag", "body_encoding", "delivery_mode"})
@@ -94,6 +96,16 @@ def build(
         published_at=float(published_at) if isinstance(published_at, int | float) else None,
         died_at=round(time.time(), 3),
     )
+
+
+def adopted(app: Any, attempt: Attempt, letter: Letter) -> Letter:
+    """Return the letter of an attempt with the arguments that it really ran with."""
+    if attempt.newer is None:
+        return letter
+    args, kwargs = attempt.newer
+    message = redispatch.with_arguments(app, letter.message, args, kwargs)
+    args_repr, kwargs_repr = app.reprs(attempt.task, args, kwargs)
+    return replace(letter, message=message, args_repr=args_repr, kwargs_repr=kwargs_repr)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

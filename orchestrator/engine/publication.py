@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -12,8 +13,10 @@ from celery.utils import uuid
 from kombu.exceptions import BatchPublishError, LimitExceeded, OperationalError
 
 from orchestrator.contracts.errors import BrokerUnavailable, InvalidOption, UnknownOption
-from orchestrator.contracts.message import HEADER, HEADER_VERSION, Parcel, Publication
-from orchestrator.engine import keeping
+from orchestrator.contracts.message import HEADER, HEADER_VERSION, ONCE, Parcel, Publication
+from orchestrator.engine import keeping, size
+from orchestrator.transport.line import Failed
+from orchestrator.transport.sender import in_doubt
 
 #: Positional parameters of ``Celery.send_task`` after ``name, args, kwargs``.
 POSITIONAL = ("countdown", "eta", "task_id", "producer", "connection", "router", "result_cls", "expires")
@@ -47,7 +50,8 @@ def describe(
     """
     if rest:
         options.update(zip(POSITIONAL, rest, strict=False))
-    task_id = options.pop("task_id", None) or uuid()
+    chosen = options.pop("task_id", None)
+    task_id = chosen or uuid()
     outbox = options.pop("outbox", None)
     for option in options:
         if _slip(option):
@@ -56,7 +60,7 @@ def describe(
     current = _task_stack.top
     headers = options.get("headers")
     carried = headers.get(HEADER) if headers else None
-    return Publication(
+    publication = Publication(
         name=name,
         task_id=task_id,
         args=args or (),
@@ -67,6 +71,10 @@ def describe(
         header=dict(carried) if carried else {"v": HEADER_VERSION},
         outbox=outbox,
     )
+    publication.header.pop(ONCE, None)
+    if chosen and current is not None and keeping.of_the_worker(publication):
+        name_successor(current.request, publication)
+    return publication
 
 
 @cache
@@ -75,22 +83,79 @@ def _slip(option: str) -> bool:
     return bool(difflib.get_close_matches(option, ("outbox",), n=1, cutoff=0.75))
 
 
+class Dispatcher:
+    """What a policy may ask about a publication (:class:`~orchestrator.contracts.ports.Dispatch`)."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    def place(self, publication: Publication) -> str | None:
+        """Return the database that will keep it until it is sent.
+
+        Raises:
+            InvalidOption: the outbox cannot do what was asked for.
+        """
+        outbox = self._app.outbox
+        if _never_kept(outbox, publication):
+            return None
+        place: str | None = outbox.place(publication.outbox)
+        return place
+
+    def of_the_worker(self, publication: Publication) -> bool:
+        """Whether a worker publishes it for itself."""
+        return keeping.of_the_worker(publication)
+
+    def duplicate(self, publication: Publication, task_id: str) -> Any:
+        """Return the first one's result, told that this call is its duplicate."""
+        result = (publication.options.get("result_cls") or self._app.AsyncResult)(task_id)
+        result.ignored = publication.options.get("ignore_result")
+        result.duplicate_of = task_id
+        return result
+
+
+def _never_kept(outbox: Any, publication: Publication) -> bool:
+    """Whether the outbox has no say."""
+    return outbox is None or keeping.of_the_worker(publication) or publication.options.get("connection") is not None
+
+
+def name_successor(request: Any, publication: Publication) -> None:
+    """Name what a delivery leads to: delivered again, it leads to the same, which then is not published again.
+
+    The id alone would not do: somebody may send one id twice on purpose, and both may be retried.
+    """
+    parent: Mapping[str, Any] = request.get(HEADER) or {}
+    sent_at = parent.get("at")
+    if sent_at is None:
+        return
+    own = publication.header
+    parts = (
+        *(request.id, sent_at, request.retries or 0, parent.get("deferrals", 0)),
+        *(publication.name, publication.task_id, publication.options.get("retries") or 0, own.get("deferrals", 0)),
+    )
+    own[ONCE] = hashlib.blake2b(repr(parts).encode(), digest_size=12).hexdigest()
+
+
 def sender(app: Any, send_task: Callable[..., Any]) -> Callable[[Publication], Any]:
     """Return the innermost step of the publish chain: Celery's own ``send_task``, or the outbox."""
+
+    dispatch = Dispatcher(app)
 
     def send(publication: Publication) -> Any:
         options = publication.options
         headers = options.pop("headers", None)
         options["headers"] = {**headers, HEADER: publication.header} if headers else {HEADER: publication.header}
+        if publication.gather is not None:
+            return publication.gather(publication, send)
         outbox = app.outbox
-        if outbox is None or keeping.of_the_worker(publication) or options.get("connection") is not None:
+        place = dispatch.place(publication)
+        if place is not None:
+            size.check(app, publication)
+            result, parcel = _built(send_task, publication)
+            first = outbox.keep(parcel, place)
+            return result if first is None else dispatch.duplicate(publication, first)
+        if _never_kept(outbox, publication):
             _refuse_without(outbox, publication)
             return _direct(app, send_task, publication)
-        place = outbox.place(publication.outbox)
-        if place is not None:
-            result, parcel = _built(send_task, publication)
-            outbox.keep(parcel, place)
-            return result
         if publication.outbox is False or not outbox.fallback:
             return _direct(app, send_task, publication)
         try:
@@ -109,8 +174,14 @@ def _direct(app: Any, send_task: Callable[..., Any], publication: Publication) -
     """Send now.
 
     Raises:
+        MessageTooBig: it is more than is allowed.
         PublishFailed: the broker did not take it, as far as is known.
     """
+    if app.quick.steady():
+        sent = _quickly(app, publication)
+        if sent is not None:
+            return sent
+    size.check(app, publication)
     options = publication.options
     arguments = (publication.name, publication.args, publication.kwargs)
     try:
@@ -124,6 +195,27 @@ def _direct(app: Any, send_task: Callable[..., Any], publication: Publication) -
             return send_task(*arguments, task_id=publication.task_id, **{**options, "producer": producer})
     except (OperationalError, LimitExceeded, BatchPublishError) as error:
         raise _failed(publication, error) from error
+
+
+def _quickly(app: Any, publication: Publication) -> Any:
+    """Send now, without Celery's detours, or return None for what has to make them.
+
+    Raises:
+        MessageTooBig: it is more than is allowed.
+        PublishFailed: the broker did not take it, as far as is known.
+    """
+    quick = app.quick
+    try:
+        filled = quick.fill(publication)
+        if filled is None:
+            return None
+        size.check_bytes(app, publication, len(filled.text))
+        return quick.send(filled, publication)
+    except Failed as error:
+        if error.refused or _task_stack.top is not None:
+            # Celery's way knows what to make of it, and waits where a task can wait. It sends nothing twice.
+            return None
+        raise _failed(publication, error, maybe_sent=error.maybe_sent) from error
 
 
 def _built(send_task: Callable[..., Any], publication: Publication) -> tuple[Any, Parcel]:
@@ -145,9 +237,11 @@ def _refuse_without(outbox: Any, publication: Publication) -> None:
         )
 
 
-def _failed(publication: Publication, error: BaseException) -> PublishFailed:
+def _failed(publication: Publication, error: BaseException, maybe_sent: bool | None = None) -> PublishFailed:
     refusal = _refusal(error)
-    maybe_sent = refusal is None and not isinstance(error, LimitExceeded)
+    if maybe_sent is None:
+        maybe_sent = refusal is None and not isinstance(error, LimitExceeded)
+    maybe_sent = maybe_sent or in_doubt(publication.task_id)
     known = "It may have been sent all the same" if maybe_sent else "It was not sent"
     return PublishFailed(
         f"The broker did not take {publication.name}[{publication.task_id}] ({refusal or error}). {known}; "

@@ -5,14 +5,15 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from celery.exceptions import Reject, Retry
+from celery.exceptions import Ignore, Reject, Retry
 from kombu.exceptions import OperationalError
 from kombu.serialization import dumps, loads
 
 from orchestrator.contracts.errors import BrokerUnavailable, PayloadIncompatible, PayloadUnreadable, TaskMissing
-from orchestrator.contracts.message import HEADER, HEADER_VERSION, KEPT_BY_REDRIVE, WireMessage
+from orchestrator.contracts.message import HEADER, HEADER_VERSION, KEPT_BY_REDRIVE, Attempt, WireMessage
 
 #: Attempts kept in a message's history; older ones are counted, not dropped in silence.
 HISTORY_LIMIT = 20
@@ -20,10 +21,16 @@ HISTORY_LIMIT = 20
 ACCEPT = ("application/json",)
 #: Field of a request that carries the attempt's id from the process that settles to the one that runs.
 ATTEMPT = "orchestrator_attempt"
+#: The same for whether the message can wait in the line of a limit.
+PARKS = "orchestrator_parks"
 
 
 class Deferred(Retry):  # type: ignore[misc]  # Celery is untyped
     """Tells the consumer process that a republication was a deferral, not a retry."""
+
+
+class Parked(Ignore):  # type: ignore[misc]  # Celery is untyped
+    """Tells the consumer process where a message has to wait: a :class:`~orchestrator.contracts.limiting.Waiting`."""
 
 
 class OurTask:
@@ -37,7 +44,7 @@ def marker() -> type:
 
 def _carried(request: Any) -> dict[str, Any]:
     """Return the headers that a republication keeps; the id of this attempt is not among them."""
-    return {name: value for name, value in (request.headers or {}).items() if name != ATTEMPT}
+    return {name: value for name, value in (request.headers or {}).items() if name not in (ATTEMPT, PARKS)}
 
 
 def with_history(request: Any, error: BaseException | None) -> dict[str, Any]:
@@ -78,6 +85,26 @@ def defer(task: Any, request: Any, seconds: float) -> Deferred:
     except Exception as error:
         raise Reject(error, requeue=True) from error
     return Deferred(f"deferred for {seconds:g} s", when=seconds)
+
+
+def adopt(attempt: Attempt) -> None:
+    """Let the running request, and what is published again from it, have an attempt's newer arguments."""
+    request, app = attempt.task.request, attempt.task.app
+    request.args, request.kwargs = attempt.args, attempt.kwargs
+    request.argsrepr, request.kwargsrepr = app.reprs(attempt.task, attempt.args, attempt.kwargs)
+
+
+def with_arguments(app: Any, message: WireMessage, args: Any, kwargs: Any) -> WireMessage:
+    """Return a message with other arguments.
+
+    Raises:
+        PayloadUnreadable: it cannot be decoded.
+    """
+    _, _, embed = decode(message)
+    headers = dict(message.headers)
+    headers["argsrepr"], headers["kwargsrepr"] = app.reprs(app.tasks.get(headers.get("task")), args, kwargs)
+    body = dumps((args, kwargs, embed), serializer="json")[2].encode("utf-8")
+    return replace(message, body=body, content_type="application/json", content_encoding="utf-8", headers=headers)
 
 
 def decode(message: WireMessage) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:

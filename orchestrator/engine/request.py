@@ -10,14 +10,16 @@ from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery.utils import uuid
 from celery.worker import state
 from celery.worker.request import Request
+from celery.worker.state import task_ready
 
 from orchestrator.contracts.message import HEADER, Attempt, Letter
 from orchestrator.contracts.outcome import Outcome, Reason, Verdict
 from orchestrator.engine import letters, limits
 from orchestrator.engine.execution import NO_HEADER
 from orchestrator.engine.holding import hold
-from orchestrator.engine.redispatch import ATTEMPT
+from orchestrator.engine.redispatch import ATTEMPT, PARKS, Parked
 from orchestrator.engine.settlement import outcome_of, settle, unwrap
+from orchestrator.transport import office
 
 
 class OrchestratedRequest(Request):  # type: ignore[misc]  # Celery's Request is untyped
@@ -41,6 +43,8 @@ class OrchestratedRequest(Request):  # type: ignore[misc]  # Celery's Request is
         if self._app.stack.holds(self._task, self._request_dict.get(HEADER) or NO_HEADER):
             # What the body's process holds under this id, the one that settles can give back if it dies.
             self._request_dict[ATTEMPT] = self.attempt_id
+            # An early acknowledgement leaves nothing that could wait.
+            self._request_dict[PARKS] = self._task.acks_late and getattr(message.channel, "parks", False)
         if getattr(self._task, "sensitive", ()) and HEADER not in self._request_dict:
             # A producer without our policies sent it: its texts quote the values.
             self._argsrepr, self._kwargsrepr = self._app.reprs(self._task, self._args, self._kwargs)
@@ -48,14 +52,34 @@ class OrchestratedRequest(Request):  # type: ignore[misc]  # Celery's Request is
 
     @property
     def attempt_id(self) -> str:
-        """Names this delivery's attempt; made when first asked for."""
+        """Names this delivery's attempt, so that who settles for a dead process knows what it held.
+
+        Without our transport that is the process which made it up.
+        """
         if not self._attempt_id:
-            self._attempt_id = uuid()
+            named = getattr(self._message.channel, "attempt_of", None)
+            self._attempt_id = named(self._message.delivery_tag) if named is not None else uuid()
         return self._attempt_id
+
+    def on_accepted(self, pid: int, time_accepted: float) -> None:
+        """Let the result backend know that a pool's process begins with it."""
+        super().on_accepted(pid, time_accepted)
+        if self._task.track_started and self._task.acks_late and not self._ignores_result:
+            begun = getattr(self._app.backend, "begun", None)
+            if begun is not None and office.attended():
+                begun(self, self.time_start)
+
+    @property
+    def _ignores_result(self) -> bool:
+        told = self._request_dict.get("ignore_result")
+        return bool(self._task.ignore_result if told is None else told)
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
         """Settle a failed attempt, then let Celery store, ack and report it."""
         error = unwrap(exc_info.exception)
+        if isinstance(error, Parked):
+            self._park(error)
+            return
         if self._terminal(error) and not self._settle(self._outcome(error, exc_info.traceback)):
             again = partial(self.on_failure, exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
             hold(again, self._message)
@@ -64,6 +88,13 @@ class OrchestratedRequest(Request):  # type: ignore[misc]  # Celery's Request is
             # Celery would end the whole worker over one task's body.
             exc_info = _as_lost(f"MemoryError: {error}")
         super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
+
+    def _park(self, parked: Parked) -> None:
+        """Let the message wait in the line of a limit."""
+        task_ready(self)
+        self._message.channel.park(self._message, parked.args[0])
+        self.acknowledged = True
+        self.send_event("task-parked")
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
         """Settle a hard time limit; a soft one reaches the task as an exception."""
@@ -84,6 +115,9 @@ class OrchestratedRequest(Request):  # type: ignore[misc]  # Celery's Request is
                 self._already_revoked = True
                 hold(partial(self._announce_revoked, reason, terminated, signum, expired), self._message)
                 return
+        else:
+            # Nothing is buried, but what the run holds is given back.
+            self._settle(Outcome(Verdict.EXPIRED if expired else Verdict.REVOKED))
         super()._announce_revoked(reason, terminated, signum, expired)
 
     def _terminal(self, error: BaseException) -> bool:
@@ -121,6 +155,7 @@ class OrchestratedRequest(Request):  # type: ignore[misc]  # Celery's Request is
             retries=self._retries,
             header=self._request_dict.get(HEADER) or {},
             letter=self._letter,
+            started_at=self.time_start,
         )
         self._settled = settle(self._app, attempt, outcome)
         return self._settled

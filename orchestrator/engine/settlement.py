@@ -15,13 +15,15 @@ from orchestrator.contracts import events
 from orchestrator.contracts.errors import StoreUnavailable
 from orchestrator.contracts.message import Attempt
 from orchestrator.contracts.outcome import Outcome, PermanentError, Reason, Verdict
-from orchestrator.engine.redispatch import Deferred
+from orchestrator.engine import letters
+from orchestrator.engine.redispatch import Deferred, Parked
 
 logger = logging.getLogger("orchestrator.engine")
 
 #: First match wins. Celery's own classes first; a task's own classes are told by the rest.
 _KINDS: tuple[tuple[type[BaseException], Verdict, Reason | None], ...] = (
     (Deferred, Verdict.DEFERRED, None),
+    (Parked, Verdict.DEFERRED, None),
     (Retry, Verdict.RETRIED, None),
     (Ignore, Verdict.SKIPPED, None),
     (Reject, Verdict.REJECTED, Reason.REJECTED),
@@ -89,6 +91,9 @@ def settle(app: Any, attempt: Attempt, outcome: Outcome) -> bool:
     Returns:
         False if it could not be recorded: the message must not be acknowledged.
     """
+    build = attempt.letter
+    if build is not None:
+        attempt.letter = lambda told: letters.adopted(app, attempt, build(told))
     try:
         app.stack.settle(attempt, outcome)
     except StoreUnavailable as error:

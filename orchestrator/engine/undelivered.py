@@ -72,6 +72,18 @@ def bury(app: Any, aside: Aside) -> None:
         app.backend.mark_as_failure(task_id, WorkerLostError(outcome.error_message), request=request)
 
 
+def called_off(app: Any, raw: bytes) -> None:
+    """Settle a message that somebody took out of the broker for good: what its run holds is given back."""
+    try:
+        message = virtual.Message(json.loads(raw), channel=_Decoder)
+        headers = message.headers
+        name, task_id, header = str(headers["task"]), str(headers["id"]), headers.get(HEADER) or {}
+    except Exception:  # what is no message holds nothing
+        return
+    attempt = Attempt("", app.tasks.get(name) or name, task_id, args=(), kwargs={}, retries=0, header=header)
+    settle(app, attempt, Outcome(Verdict.REVOKED))
+
+
 def _outcome(aside: Aside) -> Outcome:
     if aside.reason == Reason.POISON:
         text = (

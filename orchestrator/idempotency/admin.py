@@ -7,6 +7,7 @@ from typing import Any
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.utils.html import format_html
 
 from orchestrator.audit.browsing import RecordAdmin, recent_values, short_time
 from orchestrator.contracts.errors import StoreUnavailable
@@ -18,8 +19,8 @@ from orchestrator.idempotency.models import IdempotencyRecord
 class IdempotencyRecordAdmin(RecordAdmin):
     """Effects that have taken place. Results are not shown: they may hold anybody's data."""
 
-    list_display = ("task", "key", "completed", "expires", "task_id")
-    list_display_links = ("key",)
+    list_display = ("what", "completed", "expires", "task_id")
+    list_display_links = ("what",)
     list_filter = (recent_values("task"), ("completed_at", admin.DateFieldListFilter))
     search_fields = ("key__exact", "task_id__exact")
     search_help_text = "Searches the whole key or the whole task id."
@@ -34,6 +35,11 @@ class IdempotencyRecordAdmin(RecordAdmin):
     def has_free_permission(self, request: HttpRequest) -> bool:
         """Whether the user may free keys."""
         return bool(request.user.has_perm("orchestrator_idempotency.free_key"))
+
+    @admin.display(description="key and task")
+    def what(self, record: IdempotencyRecord) -> Any:
+        """Return the key, and below it the task."""
+        return format_html('{}<span class="orchestrator-below">{}</span>', record.key, record.task)
 
     @admin.display(description="completed", ordering="completed_at")
     def completed(self, record: IdempotencyRecord) -> Any:

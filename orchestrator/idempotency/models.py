@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.db import models
 from django.utils import timezone
 
-from orchestrator.contracts.idempotency import LONGEST_KEY
+from orchestrator.contracts.keys import LONGEST_KEY
 
 
 class IdempotencyRecord(models.Model):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import redis
 
 from orchestrator import conf
+from orchestrator.celery import get_app
 from orchestrator.monitoring import queues
 from orchestrator.monitoring.reach import REDIS_SCHEMES, broker_url, redis_url
 from orchestrator.stores.redis.client import client
@@ -36,7 +37,11 @@ def listed(*, offset: int = 0, limit: int = 100) -> list[Delayed]:
 def cancel(task_id: str) -> int:
     """Take the messages of a task out for good; return how many still waited."""
     broker, keys = _broker(), queues.keys()
-    return sum(delayed.cancel(broker, keys, name) is not None for name in delayed.find(broker, keys, task_id))
+    found = [delayed.cancel(broker, keys, name) for name in delayed.find(broker, keys, task_id)]
+    cancelled = [message for message in found if message is not None]
+    for message in cancelled:
+        get_app().called_off(message)
+    return len(cancelled)
 
 
 def run_now(task_id: str) -> int:

@@ -20,7 +20,7 @@ from orchestrator.monitoring.reach import REDIS_SCHEMES, broker_url, redis_url
 from orchestrator.stores.redis.client import client
 from orchestrator.stores.redis.letters import letters_stream
 from orchestrator.stores.redis.presence import Presence
-from orchestrator.transport import delayed, inflight
+from orchestrator.transport import delayed, fairness, inflight
 from orchestrator.transport.keys import Keys
 
 
@@ -76,6 +76,15 @@ def waiting_for_their_time(timeout: float) -> int | None:
     return delayed.count(client(redis_url(broker_url()), timeout), keys())
 
 
+def parked(timeout: float) -> dict[str, int]:
+    """Count messages that wait for a limit, by its id; nothing where messages do not wait in lines.
+
+    Raises:
+        StoreUnavailable: the limits cannot be asked.
+    """
+    return get_app().limits.parked() if conf.limits_beside_messages() else {}
+
+
 def pause(queue: str, timeout: float) -> None:
     """Let workers on our transport take nothing more from a queue. What they hold already, they finish.
 
@@ -91,7 +100,9 @@ def resume(queue: str, timeout: float) -> None:
 
 
 def paused(timeout: float) -> list[str]:
-    """Return the paused queues by name; errors as for :func:`pause`."""
+    """Return the paused queues by name, none where the broker is no Redis; errors as for :func:`pause`."""
+    if not _on_redis():
+        return []
     found = cast("set[bytes]", client(redis_url(broker_url()), timeout).smembers(keys().paused))
     return sorted(name.decode() for name in found)
 
@@ -139,10 +150,18 @@ def _listed(connection: redis.Redis, name: str) -> QueueCount:
     prefix, sep = _option("global_keyprefix"), _option("sep")
     # Kombu keeps priority 0 under the bare name.
     lists = {step: f"{prefix}{name}{sep}{step}" if step else f"{prefix}{name}" for step in _option("priority_steps")}
+    ours = keys()
     with connection.pipeline(transaction=False) as pipe:
-        for key in lists.values():
+        for step, key in lists.items():
             pipe.llen(key)
-        sizes = [int(size) for size in pipe.execute()]
+            pipe.llen(ours.released(name, step))
+        found = [int(size) for size in pipe.execute()]
+    # What waited for a limit and may start is ready, too, and what is sorted by tenants.
+    shared = fairness.counts(connection, ours, name)
+    sizes = [
+        ready + released + shared.get(step, 0)
+        for step, ready, released in zip(lists, found[::2], found[1::2], strict=True)
+    ]
     by_priority = {str(step): size for step, size in zip(lists, sizes, strict=True) if size}
     return QueueCount(name, sum(sizes), by_priority)
 

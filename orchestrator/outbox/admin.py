@@ -8,7 +8,9 @@ from typing import Any, ClassVar
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.text import Truncator
 
 from orchestrator.audit.browsing import RecordAdmin, preformatted, recent_values, short_time
 from orchestrator.contracts.errors import PayloadUnreadable
@@ -22,8 +24,8 @@ PAYLOAD = "orchestrator_deadletters.view_payload"
 class OutboxMessageAdmin(RecordAdmin):
     """Messages that wait to be sent."""
 
-    list_display = ("task", "task_id", "queue", "created", "due", "attempts", "error")
-    list_display_links = ("task",)
+    list_display = ("what", "task_id", "queue", "created", "due", "attempts")
+    list_display_links = ("what",)
     list_filter = (recent_values("task"), recent_values("queue"))
     search_fields = ("task_id__exact", "task")
     search_help_text = "Searches the whole task id, or a part of the task's name."
@@ -47,6 +49,13 @@ class OutboxMessageAdmin(RecordAdmin):
         return shown
 
     readonly_fields: ClassVar[Any] = ("created", "due", "message")
+
+    @admin.display(description="task")
+    def what(self, row: OutboxMessage) -> SafeString | str:
+        """Return the task, and below it why it was not sent yet."""
+        if not row.error:
+            return row.task
+        return format_html('{}<span class="orchestrator-below">{}</span>', row.task, Truncator(row.error).chars(160))
 
     @admin.display(description="created", ordering="pk")
     def created(self, row: OutboxMessage) -> SafeString | str:

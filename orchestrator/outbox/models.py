@@ -39,6 +39,8 @@ class OutboxMessage(models.Model):
     due_at = models.DateTimeField(db_index=True)
     #: The relay that has it, until ``due_at``.
     claim = models.CharField(max_length=32, blank=True, db_index=True, editable=False)
+    #: What the message claims to be the one of, see deduplication; its digest.
+    lock = models.CharField(max_length=64, null=True, unique=True, editable=False)
     #: Sendings that failed or were cut off.
     attempts = models.PositiveIntegerField(default=0)
     error = models.TextField(blank=True)

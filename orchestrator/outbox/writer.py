@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from datetime import timedelta
 
-from django.db import connections, router
+from django.db import IntegrityError, connections, router, transaction
 from django.utils import timezone
 
 from orchestrator.conf import Settings
 from orchestrator.contracts import codec
+from orchestrator.contracts.deduplication import Claim
 from orchestrator.contracts.errors import InvalidOption, UnknownOption
-from orchestrator.contracts.message import Parcel
-from orchestrator.outbox import sending
+from orchestrator.contracts.message import HEADER, Parcel
+from orchestrator.outbox import sending, together
 from orchestrator.outbox.models import OutboxMessage
+
+#: Rows of one statement.
+ROWS = 500
+#: Tries to insert a row whose claim another row had a moment ago.
+TRIES = 3
 
 
 class DatabaseOutbox:
@@ -50,18 +57,40 @@ class DatabaseOutbox:
             raise UnknownOption.among(choice, self.aliases, "outbox=, a database of ORCHESTRATOR['OUTBOX']")
         return choice
 
-    def keep(self, parcel: Parcel, place: str) -> None:
+    def keep(self, parcel: Parcel, place: str) -> str | None:
         """Insert a row and have it sent when the transaction commits; at once if none is open.
+
+        Where another row has the same claim, none is inserted. A transaction that is still open may have it: then
+        this waits until that has ended.
+
+        Returns:
+            the other row's task id.
 
         Raises:
             DatabaseError: the row could not be written; nothing is sent.
         """
         row = self._row(parcel)
         row.due_at += self._grace
-        row.save(using=place, force_insert=True)
-        if connections[place].autocommit or connections[place].in_atomic_block:
+        first = _insert(row, place)
+        if first is None and (connections[place].autocommit or connections[place].in_atomic_block):
             sending.at_commit(row, place)
         # Else the caller commits by hand, which tells nobody: a relay sends it.
+        return first
+
+    def keep_many(self, parcels: Sequence[Parcel], place: str) -> None:
+        """Insert rows, in order, and have them sent together when the transaction commits; at once if none is open.
+
+        Raises:
+            DatabaseError: they could not be written; nothing is sent.
+        """
+        claim = together.claim()
+        rows = [self._row(parcel) for parcel in parcels]
+        for row in rows:
+            row.due_at += self._grace
+            row.claim = claim
+        OutboxMessage.objects.using(place).bulk_create(rows, batch_size=ROWS)
+        if connections[place].autocommit or connections[place].in_atomic_block:
+            together.at_commit(claim, place)
 
     def rescue(self, parcel: Parcel, error: BaseException) -> None:
         """Insert a row that relays send: the broker did not take it.
@@ -74,12 +103,15 @@ class DatabaseOutbox:
             raise error
         sending.rest()
         row = self._row(parcel)
+        # It holds its lock already.
+        row.lock = None
         row.error = f"{type(error).__name__}: {error}"[: sending.ERROR_LENGTH]
         row.attempts = 1
         row.save(using=self.aliases[0], force_insert=True)
 
     def _row(self, parcel: Parcel) -> OutboxMessage:
         headers = parcel.message.headers
+        claim = Claim.of(parcel.task, headers.get(HEADER) or {})
         now = timezone.now()
         return OutboxMessage(
             task=parcel.task,
@@ -91,7 +123,30 @@ class DatabaseOutbox:
             event=parcel.event,
             created_at=now,
             due_at=now,
+            lock=claim.digest if claim is not None and not claim.newest else None,
         )
+
+
+def _insert(row: OutboxMessage, place: str) -> str | None:
+    """Insert a row; return the task id of the one that has its claim, if there is one."""
+    if row.lock is None:
+        row.save(using=place, force_insert=True)
+        return None
+    same = OutboxMessage.objects.using(place).filter(lock=row.lock).values_list("task_id", flat=True)
+    for _ in range(TRIES):
+        try:
+            with transaction.atomic(using=place):
+                row.save(using=place, force_insert=True)
+            return None
+        except IntegrityError:
+            first = same.first()
+            if first is not None:
+                return first
+            # Sent, and gone, meanwhile.
+    # Whether it is a duplicate will be known when it is sent.
+    row.lock = None
+    row.save(using=place, force_insert=True)
+    return None
 
 
 def aliases(settings: Settings) -> tuple[str, ...]:

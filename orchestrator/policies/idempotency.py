@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import random
 import time
@@ -24,8 +23,8 @@ from orchestrator.contracts.idempotency import (
     Idempotent,
     TransactionalRecords,
     checked_key,
-    fingerprint,
 )
+from orchestrator.contracts.keys import bound, fingerprint
 from orchestrator.contracts.message import Attempt, Publication
 from orchestrator.contracts.outcome import Defer, Outcome, Verdict
 from orchestrator.contracts.policy import Parts, Policy
@@ -60,7 +59,6 @@ class Idempotency(Policy):
         self.records = records
         self.lease = lease
         self._transactional = transactional
-        self._signatures: dict[Any, inspect.Signature] = {}
 
     @classmethod
     def build(cls, parts: Parts) -> Idempotency:
@@ -193,27 +191,9 @@ class Idempotency(Policy):
         """Return what the call intends; None if there is no key, or the arguments do not fit the signature."""
         if not self.applies(task, header):
             return None
-        arguments, named = self._arguments(task, args, kwargs)
+        arguments, named = bound(task.run, args, kwargs)
         if arguments is None:
             return None
         option = self._option(task)
         key = checked_key(task.name, header[KEY]) if KEY in header else option.key_for(task.name, named)
         return Effect(task.name, key, fingerprint(arguments), task_id, option.seconds)
-
-    def _arguments(self, task: Any, args: Any, kwargs: Any) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-        """Return the arguments by parameter, defaults filled in, and the same with ``**`` members spread out."""
-        signature = self._signatures.get(task)
-        if signature is None:
-            signature = self._signatures[task] = inspect.signature(task.run)
-        try:
-            bound = signature.bind(*args, **kwargs)
-        except TypeError:
-            # The body would not start either, and says so better.
-            return None, {}
-        bound.apply_defaults()
-        arguments = bound.arguments
-        more: Mapping[str, Any] = {}
-        for name, parameter in signature.parameters.items():
-            if parameter.kind is parameter.VAR_KEYWORD:
-                more = arguments[name]
-        return arguments, {**more, **arguments}

@@ -17,6 +17,7 @@ from django_celery_results.models import GroupResult, TaskResult
 
 from orchestrator.audit.browsing import RecordAdmin, preformatted, recent_values, short_time
 from orchestrator.contracts.documents import legible
+from orchestrator.runs import history  # noqa: F401  (registers its page)
 
 #: Columns that can be large; the list does not load them.
 LARGE = ("result", "traceback", "meta", "task_args", "task_kwargs")

@@ -15,6 +15,7 @@ from orchestrator.contracts.message import HEADER, HEADER_VERSION, Attempt
 from orchestrator.contracts.outcome import Outcome, Verdict
 from orchestrator.engine.redispatch import ATTEMPT
 from orchestrator.engine.settlement import outcome_of
+from orchestrator.policies.dead_letter import DeadLetters
 from orchestrator.testing.recording import Sent, forward, published
 from orchestrator.testing.wire import over_the_wire
 
@@ -51,11 +52,16 @@ class Delivery:
         finally:
             _task_stack.pop()
             self.task.pop_request()
+        self._settle(outcome)
         forward(sent)
         return outcome
 
     def settle_lost(self) -> None:
         """Do what a worker does about the stores when the process that ran this attempt has died."""
+        self._settle(Outcome(Verdict.LOST))
+
+    def _settle(self, outcome: Outcome) -> None:
+        """Tell the policies, as a worker does, except those that bury."""
         attempt = Attempt(
             attempt_id=self.attempt_id,
             task=self.task,
@@ -65,7 +71,9 @@ class Delivery:
             retries=self.retries,
             header=self.header,
         )
-        self.task.app.stack.settle(attempt, Outcome(Verdict.LOST))
+        for policy in reversed(self.task.app.stack.policies):
+            if outcome.verdict is not Verdict.SUCCEEDED and not isinstance(policy, DeadLetters):
+                policy.on_settle(attempt, outcome)
 
     def _request(self) -> dict[str, Any]:
         header = dict(self.header)

@@ -10,9 +10,12 @@ from typing import Any, overload
 
 from django.db import connections, transaction
 from django.test import TestCase
+from kombu.serialization import dumps
 
 from orchestrator.celery import get_app
-from orchestrator.contracts.message import Publication
+from orchestrator.contracts.deduplication import Claim
+from orchestrator.contracts.message import HEADER, Parcel, Publication, WireMessage
+from orchestrator.engine.publication import Dispatcher
 from orchestrator.testing.wire import over_the_wire
 
 #: Nothing was said about this argument of :func:`assert_published`.
@@ -64,6 +67,29 @@ class Published(Sequence[Sent]):
         return [sent for sent in self._sent if sent.task == name]
 
 
+class _Kept:
+    """What the outbox would hold: its claims are unique, and what is sent meets the policies again."""
+
+    def __init__(self, recorder: Published) -> None:
+        self._recorder = recorder
+        self._claims: dict[str, str] = {}
+
+    def first(self, sent: Sent) -> str | None:
+        """Return the task id of a message that has the same claim; else remember this one's."""
+        claim = Claim.of(sent.task, sent.header)
+        if claim is None or claim.newest:
+            return None
+        first = self._claims.setdefault(claim.digest, sent.task_id)
+        return None if first == sent.task_id else first
+
+    def send(self, sent: Sent) -> None:
+        """Record a message as sent, unless it is a duplicate by now."""
+        body = dumps((sent.args, sent.kwargs, {}), serializer="json")[2]
+        message = WireMessage(body.encode("utf-8"), "application/json", "utf-8", {HEADER: sent.header}, {})
+        send = get_app().stack.sender(lambda _: self._recorder.add(sent))
+        send(Parcel(sent.task, sent.task_id, message))
+
+
 #: Recorders at work, the innermost last, and the one that ended last.
 _active: list[Published] = []
 _last: list[Published] = []
@@ -78,22 +104,25 @@ def published() -> Iterator[Published]:
     the end of the block, also where the test's own transaction never commits.
     """
     app = get_app()
-    recorder = Published()
+    recorder, dispatch = Published(), Dispatcher(app)
+    kept = _Kept(recorder)
 
     def record(publication: Publication) -> Any:
         args, kwargs = over_the_wire(publication.args, publication.kwargs)
         options, header = dict(publication.options), dict(publication.header)
         sent = Sent(publication.name, publication.task_id, args, kwargs, options, header)
-        outbox = app.outbox
-        place = outbox.place(publication.outbox) if outbox is not None else None
+        place = dispatch.place(publication)
         if place is None:
             recorder.add(sent)
-        else:
-            # The outbox would keep it until the transaction commits, so it counts from then on.
-            transaction.on_commit(partial(recorder.add, sent), using=place)
+            return app.AsyncResult(publication.task_id)
+        # The outbox would keep it until the transaction commits, so it counts from then on.
+        first = kept.first(sent)
+        if first is not None:
+            return dispatch.duplicate(publication, first)
+        transaction.on_commit(partial(kept.send, sent), using=place)
         return app.AsyncResult(publication.task_id)
 
-    kept = app.__dict__.get("_publish")
+    publish = app.__dict__.get("_publish")
     app.__dict__["_publish"] = app.stack.publisher(record)
     _active.append(recorder)
     try:
@@ -104,10 +133,10 @@ def published() -> Iterator[Published]:
     finally:
         _active.pop()
         _last[:] = [recorder]
-        if kept is None:
+        if publish is None:
             app.__dict__.pop("_publish", None)
         else:
-            app.__dict__["_publish"] = kept
+            app.__dict__["_publish"] = publish
 
 
 def forward(sent: Sequence[Sent]) -> None:

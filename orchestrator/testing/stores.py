@@ -46,7 +46,7 @@ def use(url: str) -> Iterator[None]:
 def _rebuild() -> None:
     """Let the app build its policies again, out of the settings as they are now."""
     app = get_app()
-    for kept in ("stack", "_publish", "_redaction"):
+    for kept in ("stack", "_publish", "_redaction", "limits"):
         app.__dict__.pop(kept, None)
     for task in app.tasks.values():
         task.__dict__.pop("_chains", None)

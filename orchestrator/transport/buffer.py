@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections import deque
 from dataclasses import dataclass
 
@@ -34,6 +35,11 @@ class Buffer:
     def stuck(self) -> bool:
         """Whether messages wait and nothing has moved for a while."""
         return bool(self.messages) and time.monotonic() >= self.moved_at + STUCK
+
+
+def attempt_of(owner: str, tag: str | int) -> str:
+    """Return what names the attempt at a delivery, for whoever knows its owner and tag: also for an owner's heir."""
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{owner}:{tag}"))
 
 
 def tag_of(claimed: Claimed) -> str:

@@ -6,24 +6,23 @@ import json
 import logging
 import time
 from collections.abc import Iterable
+from functools import cached_property
 from queue import Empty
 from typing import Any
 
 from kombu.transport import redis as stock
 from kombu.transport import virtual
-from kombu.utils.json import dumps, loads
+from kombu.utils.json import loads
 
-from orchestrator.stores.redis.scripts import Script
-from orchestrator.transport import delayed
-from orchestrator.transport.buffer import Buffer, tag_of
+from orchestrator.contracts.limiting import Waiting
+from orchestrator.transport import fairness, parking, publishing, wire
+from orchestrator.transport.buffer import Buffer, attempt_of, tag_of
 from orchestrator.transport.clients import Clients, refused_is_lost
 from orchestrator.transport.inflight import Claimed
-from orchestrator.transport.keys import DELIVERY_MEMBER, MARKER_MS, SEPARATOR
+from orchestrator.transport.keys import DELIVERY_MEMBER, SEPARATOR
 from orchestrator.transport.qos import TURN, QoS
 
 logger = logging.getLogger("orchestrator.transport")
-
-_publish = Script("publish", package="orchestrator.transport.scripts")
 
 #: How kombu marks what JSON has no type for.
 _TYPED = b'"__type__"'
@@ -52,23 +51,40 @@ class Channel(Clients):
     def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
         """Deliver a message: to its queue, or to where it waits for its time."""
         batch = kwargs.pop("_publish_batch", None)
-        ready = self.keys.ready(queue, self.priority(self._get_message_priority(message)))
-        left = delayed.seconds_left(message.get("headers"), time.time())
-        script, keys, args = _publish, [ready, self.keys.wake(queue)], [dumps(message), MARKER_MS]
-        if left > delayed.THRESHOLD:
-            script, keys = delayed.delay_script, [self.keys.delayed, self.keys.delayed_messages]
-            args = [delayed.name_of(message), int(left * 1000), ready, args[0]]
-        if batch is not None:
-            batch.add("eval", script.text, len(keys), *keys, *args)
-        else:
-            script(self.raw, keys=keys, args=args)
+        publishing.put(self, queue, message, batch)
         if self._expires and queue in self._expires:
             with self.conn_or_acquire() as client:
                 self._maybe_update_queues_expire(client, queue)
 
+    def basic_publish(self, message: dict[str, Any], exchange: str, routing_key: str, **kwargs: Any) -> Any:
+        """Publish a message.
+
+        Raises:
+            Unroutable: a task's message that no queue would take.
+        """
+        publishing.check_route(self, message, exchange, routing_key)
+        return super().basic_publish(message, exchange, routing_key, **kwargs)
+
+    def create_publish_batch(self, max_size: int) -> Any:
+        """Return what gathers messages for one call."""
+        return publishing.Batch(self, max_size)
+
+    def _inplace_augment_message(self, message: dict[str, Any], exchange: str, routing_key: str) -> None:
+        plain = wire.plain_body(message) if wire.is_task(message) else None
+        super()._inplace_augment_message(message, exchange, routing_key)
+        if plain is not None:
+            message["body"] = plain
+            del message["properties"]["body_encoding"]
+
+    def _next_delivery_tag(self) -> str:
+        return wire.tag()
+
     def _queue_bind(self, *args: Any, **kwargs: Any) -> None:
         with refused_is_lost():
             super()._queue_bind(*args, **kwargs)
+
+    def _purge(self, queue: str) -> int:
+        return int(super()._purge(queue)) + fairness.purge(self.raw, self.keys, queue)
 
     # --- consuming ----------------------------------------------------------------
 
@@ -115,6 +131,7 @@ class Channel(Clients):
             strict = self.queue_order_strategy == "priority"
             queues = self._claiming if strict else self._queue_cycle.consume(len(self._claiming))
             want = self.ledger.pace.batch(self.qos.free, self.qos.prefetch_count)
+            want = self.office.fair.fewer(want, self.qos.free)
             self._hope = self.ledger.claim(buffer, queues, want, strict=strict)
             if self._expires:
                 with self.conn_or_acquire() as client:
@@ -142,6 +159,8 @@ class Channel(Clients):
         tag = tag_of(claimed)
         message["properties"]["delivery_tag"] = tag
         headers = message.get("headers")
+        if isinstance(headers, dict):
+            self.office.fair.notice(claimed.queue, headers)
         name = headers.get("task") if isinstance(headers, dict) else None
         if isinstance(name, str) and not message["headers"].get("eta"):
             self.ledger.started(tag, name)
@@ -183,6 +202,10 @@ class Channel(Clients):
         taken = self.ledger.take_over(owner, serial)
         return None if taken is None else self._message_of(taken)
 
+    def attempt_of(self, tag: str) -> str:
+        """Return what names the attempt at the delivery with this tag."""
+        return attempt_of(self.ledger.owner, tag)
+
     def _message_of(self, taken: Claimed, *, no_ack: bool = False) -> Any:
         raw = self._readable(taken)
         if raw is None:
@@ -196,6 +219,21 @@ class Channel(Clients):
         else:
             self.qos.append(message, message.delivery_tag)
         return message
+
+    @property
+    def owner(self) -> str:
+        """Under which name this process holds messages; with a delivery tag it names one claim for ever."""
+        return self.ledger.owner
+
+    @cached_property
+    def parks(self) -> bool:
+        """Whether messages of this broker can wait for limits: those are counted on the same server."""
+        return parking.possible(self.connection.client)
+
+    def park(self, message: Any, waiting: Waiting) -> None:
+        """Let a message wait in the line of a limit instead of acknowledging it."""
+        self.qos.park(message.delivery_tag, waiting)
+        message._state = "REQUEUED"
 
     # --- waiting for a wake-up -----------------------------------------------------
 

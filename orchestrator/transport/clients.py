@@ -14,6 +14,7 @@ from orchestrator import conf
 from orchestrator.transport import office
 from orchestrator.transport.keys import Keys
 from orchestrator.transport.ledger import Ledger
+from orchestrator.transport.sender import Sender
 
 #: Seconds that connecting to the broker, and every answer to a producer, may take at most. Kombu connects twice on some
 #: of its paths, and a producer is to be told within 2 s all the same.
@@ -81,6 +82,11 @@ class Clients(stock.Channel):  # type: ignore[misc]  # kombu is untyped
     def keys(self) -> Keys:
         """Names of this broker's keys."""
         return Keys(self.global_keyprefix, self.global_keyprefix + conf.settings().key_prefix)
+
+    @cached_property
+    def sender(self) -> Sender:
+        """Numbers what this channel publishes."""
+        return Sender(self.keys)
 
     @cached_property
     def office(self) -> office.Office:

@@ -20,7 +20,6 @@ THRESHOLD = 1.0
 BATCH = 500
 
 _PACKAGE = "orchestrator.transport.scripts"
-delay_script = Script("delay", package=_PACKAGE)
 _due = Script("due", package=_PACKAGE)
 _cancel = Script("cancel", package=_PACKAGE)
 

@@ -27,15 +27,23 @@ PAUSE = 0.2
 class Heartbeat:
     """One thread for one ledger; started again after it was stopped."""
 
-    def __init__(self, ledger: Ledger, duties: Callable[[], float], wanted: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        duties: Callable[[], float],
+        release: Callable[[], float],
+        wanted: Callable[[], bool],
+    ) -> None:
         """Name what to keep.
 
         Args:
             duties: does the common duties; returns the seconds until it should be called again, at most.
+            release: releases what waits for limits; returns the seconds until it should be called again.
             wanted: False once nobody consumes and nothing is held.
         """
         self._ledger = ledger
         self._duties = duties
+        self._release = release
         self._wanted = wanted
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -56,7 +64,7 @@ class Heartbeat:
 
     def _run(self) -> None:
         ledger = self._ledger
-        renew_at = duties_at = time.monotonic()
+        renew_at = duties_at = release_at = time.monotonic()
         while not self._ends():
             now = time.monotonic()
             try:
@@ -70,6 +78,9 @@ class Heartbeat:
                     renew_at = now + ledger.lease / 4
                 if now >= duties_at:
                     duties_at = now + max(0.0, min(self._duties(), ROUND, ledger.lease / 6))
+                if now >= release_at or ledger.parked:
+                    ledger.parked = False
+                    release_at = time.monotonic() + min(self._release(), ROUND)
             except redis.RedisError as error:
                 logger.debug("The broker cannot be asked: %s", error)
                 time.sleep(PAUSE)
@@ -79,6 +90,6 @@ class Heartbeat:
                 logger.exception("Heartbeat of the transport")
                 time.sleep(PAUSE)
                 continue
-            wait = min(renew_at, duties_at, ledger.next_need()) - time.monotonic()
+            wait = min(renew_at, duties_at, release_at, ledger.next_need()) - time.monotonic()
             if wait > 0:
                 ledger.attention.wait(wait)

@@ -8,11 +8,13 @@ from typing import Any
 
 import redis
 
+from orchestrator.contracts.limiting import Waiting
 from orchestrator.stores.redis.scripts import Script
+from orchestrator.transport import parking
 from orchestrator.transport.keys import MARK, MARKER_MS, SEPARATOR, STEPS, Keys
 
 _PACKAGE = "orchestrator.transport.scripts"
-_claim = Script("claim", package=_PACKAGE)
+_claim = Script("fair", "claim", package=_PACKAGE)
 _give_back = Script("give_back", package=_PACKAGE)
 _renew = Script("renew", package=_PACKAGE)
 _recover = Script("recover", package=_PACKAGE)
@@ -68,16 +70,20 @@ class Aside:
 class InFlight:
     """One owner's calls. Errors are redis-py's."""
 
-    def __init__(self, client: redis.Redis, keys: Keys, owner: str, lease: float) -> None:
+    def __init__(self, client: redis.Redis, keys: Keys, owner: str, lease: float, low_share: float = 0.0) -> None:
         """Name the owner; nothing is stored before its first claim.
 
         Args:
             lease: seconds after the last sign of life at which its messages go to others.
+            low_share: share of claims that begin with the lowest priority.
         """
         self.client = client
         self.keys = keys
         self.owner = owner
         self._lease_ms = int(lease * 1000)
+        self._claims = 0
+        # After so many claims one begins with the lowest priority: none starves, however much comes before it.
+        self._every = round(1 / low_share) if low_share else 0
         self._mine = keys.inflight(owner)
 
     def turn(self, queues: Sequence[str], serial: int, want: int, acks: Sequence[int], *, strict: bool = False) -> Turn:
@@ -89,7 +95,14 @@ class InFlight:
             strict: nothing of a queue while anything of one before it waits, whatever the priorities.
         """
         keys = self.keys
-        lists = [(keys.ready(queue, step), number) for step in STEPS for number, queue in enumerate(queues, 1)]
+        self._claims += 1 if want else 0
+        upside_down = bool(want and self._every and not self._claims % self._every)
+        lists = [
+            (name(queue, step), number)
+            for step in (reversed(STEPS) if upside_down else STEPS)
+            for number, queue in enumerate(queues, 1)
+            for name in (keys.released, keys.ready)
+        ]
         if strict:
             lists.sort(key=lambda entry: entry[1])
         reply: Any = _claim(
@@ -137,6 +150,10 @@ class InFlight:
     def set_aside(self, serial: int, reason: str) -> None:
         """Take a message that cannot be delivered out of flight, on its way to the inbox."""
         _set_aside(self.client, keys=[self._mine, self.keys.aside], args=[serial, reason])
+
+    def park(self, serial: int, waiting: Waiting) -> bool:
+        """Move a claimed message into the line of a limit; False if it was not ours any more."""
+        return parking.park(self.client, self.keys, self._mine, serial, waiting)
 
     def take_over(self, owner: str, serial: int, as_serial: int) -> Claimed | None:
         """Make a message of another owner ours, in one step; None if that owner has lost it."""

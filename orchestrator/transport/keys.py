@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 #: How kombu writes a priority behind a queue's name.
 SEPARATOR = "\x06\x16"
+#: Stands before the priority in the name of a list of released messages.
+RELEASED = "+"
 #: Kombu's buckets of priorities, first read first: higher numbers first, as on RabbitMQ. 0, the default, is the
 #: bare name. A number belongs to the highest step that is not above it.
 STEPS = (9, 6, 3, 0)
@@ -33,6 +35,10 @@ class Keys:
     def ready(self, queue: str, step: int) -> str:
         """LIST of waiting messages of one queue and priority step."""
         return f"{self.lists}{queue}{SEPARATOR}{step}" if step else f"{self.lists}{queue}"
+
+    def released(self, queue: str, step: int) -> str:
+        """LIST of messages that waited for a limit and may start: they come before those that are ready."""
+        return f"{self.lists}{queue}{SEPARATOR}{RELEASED}{step}"
 
     def wake(self, queue: str) -> str:
         """LIST of at most one marker that wakes an idle consumer of a queue."""
@@ -68,9 +74,22 @@ class Keys:
         return f"{self.ours}paused"
 
     @property
+    def fair(self) -> str:
+        """SET of queues that are shared fairly among tenants."""
+        return f"{self.ours}fair"
+
+    @property
     def aside(self) -> str:
         """LIST of messages that cannot be delivered, on their way to the inbox."""
         return f"{self.ours}aside"
+
+    def sender(self, name: str) -> str:
+        """STRING number of the last call of a publishing connection that was carried out."""
+        return f"{self.ours}sender:{name}"
+
+    def published(self, successor: str) -> str:
+        """STRING that a successor (a retry, a deferral, what follows a task) was published."""
+        return f"{self.ours}published:{successor}"
 
     @property
     def delayed(self) -> str:

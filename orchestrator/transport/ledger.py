@@ -18,66 +18,66 @@ from collections.abc import Collection, Iterable, Sequence
 
 import redis
 
+from orchestrator.contracts.limiting import Waiting
 from orchestrator.transport.buffer import STUCK, Buffer, HandedOut, tag_of
+from orchestrator.transport.companion import Companion, Company
+from orchestrator.transport.dues import Dues
 from orchestrator.transport.inflight import Claimed, InFlight
 from orchestrator.transport.keys import Keys
 from orchestrator.transport.pacing import Pace
-from orchestrator.transport.witness import Witness
+from orchestrator.transport.witness import Nobody, Witness
 
 logger = logging.getLogger("orchestrator.transport")
-
-#: Acknowledgements that are sent at once when so many have gathered.
-ACKS = 64
-#: Seconds after which they are sent at the latest.
-ACK_DELAY = 0.02
 
 
 class Ledger:
     """Safe for several threads. Errors of calls that talk to the broker are redis-py's."""
 
-    def __init__(self, client: redis.Redis, keys: Keys, *, lease: float, witness: Witness | None = None) -> None:
+    def __init__(
+        self,
+        client: redis.Redis,
+        keys: Keys,
+        *,
+        lease: float,
+        low_share: float = 0.0,
+        companion: Companion | None = None,
+        witness: Witness | None = None,
+    ) -> None:
         self.client = client
-        self._witness = witness
+        self._witness = witness or Nobody()
         self.keys = keys
-        self.lease = lease
+        self.lease, self.low_share = lease, low_share
         self.pid = os.getpid()
         self.lock = threading.RLock()
         #: Set when something waits for the heartbeat thread.
         self.attention = threading.Event()
         self.pace = Pace()
+        #: Whether a line has been joined since the heartbeat last looked at them.
+        self.parked = False
         self._serial = 0
         self._buffers: list[Buffer] = []
         self._out: dict[str, HandedOut] = {}
         #: Tags whose channel has gone while their task runs.
         self.orphans: set[str] = set()
-        self._acks: list[int] = []
-        self._acks_since = 0.0
-        #: Serials that are to be returned once the broker can be asked.
-        self._returning: set[int] = set()
+        self._dues = Dues(companion or Company())
         self._begin()
 
     def _begin(self) -> None:
         """Take a new name, under which nothing is held yet."""
         self.owner = f"{socket.gethostname()}:{self.pid}:{uuid.uuid4().hex[:12]}"
-        self.inflight = InFlight(self.client, self.keys, self.owner, self.lease)
-        if self._witness is not None:
-            self._witness.begins(self.owner)
-
-    # --- looks ------------------------------------------------------------------
+        self.inflight = InFlight(self.client, self.keys, self.owner, self.lease, self.low_share)
+        self._witness.begins(self.owner)
 
     @property
     def busy(self) -> bool:
         """Whether anything is held or waits to be told to the broker."""
-        return bool(self._out or self._acks or self._returning or any(self._buffers))
+        return bool(self._out or self._dues or any(self._buffers))
 
     def next_need(self) -> float:
         """Return the time on the monotonic clock at which the heartbeat must act; infinity for never."""
         with self.lock:
-            needs = [float("inf")]
-            if self._acks:
-                needs.append(self._acks_since + ACK_DELAY)
-            needs += [buffer.moved_at + STUCK for buffer in self._buffers if buffer]
-            return min(needs)
+            stuck = [buffer.moved_at + STUCK for buffer in self._buffers if buffer]
+            return min([self._dues.next_need(), *stuck])
 
     def new_buffer(self) -> Buffer:
         """Return a buffer for a channel; it counts until :meth:`drop_buffer`."""
@@ -103,26 +103,25 @@ class Ledger:
         with self.lock:
             self._send_returns()
             serial, self._serial = self._serial, self._serial + want
-            acks = self._acks[:ACKS]
+            acks = self._dues.batch()
+            self._bear_witness(acks)
             try:
                 turn = self.inflight.turn(queues, serial, want, acks, strict=strict)
             except redis.RedisError:
                 # The call may have been carried out: what it took is returned when the broker answers again.
-                self._returning.update(range(serial + 1, serial + want + 1))
+                self._dues.returning.update(range(serial + 1, serial + want + 1))
                 self.attention.set()
                 raise
-            self._sent(acks, turn.acknowledged)
+            self._dues.sent(acks, turn.acknowledged)
             if turn.broken:
                 logger.error(
-                    "Key %r should be the list of a queue and is something else: nothing is taken from it. "
-                    "Rename or delete it.",
-                    turn.broken,
+                    "Key %r is no list, so nothing is taken from that queue: rename or delete it.", turn.broken
                 )
             buffer.messages.extend(turn.claimed)
             if turn.claimed:
                 buffer.moved_at = time.monotonic()
-                if len(turn.claimed) > 1:
-                    self.attention.set()
+            if len(turn.claimed) > 1:
+                self.attention.set()
             return turn.more
 
     def take(self, buffer: Buffer) -> Claimed | None:
@@ -153,41 +152,38 @@ class Ledger:
     # --- to the broker ------------------------------------------------------------
 
     def ack(self, tag: str) -> None:
-        """Note that a message is done with; the broker is told within :data:`ACK_DELAY`."""
+        """Note that a message is done with; the broker is told soon."""
         with self.lock:
             out = self._out.pop(tag, None)
             self.orphans.discard(tag)
             if out is None:
                 logger.warning("An acknowledgement came too late: its message went to another worker meanwhile.")
                 return
-            now = time.monotonic()
             if out.since is not None:
-                self.pace.note(out.name, now - out.since)
-            if not self._acks:
-                self._acks_since = now
+                self.pace.note(out.name, time.monotonic() - out.since)
+            if self._dues.ack(out.serial):
                 self.attention.set()
-            self._acks.append(out.serial)
-            if self._witness is not None:
+            if self._dues.safe_at_once:
                 self._witness.done(out.serial)
 
     def flush(self) -> None:
         """Send all that the broker has not been told."""
         with self.lock:
             self._send_returns()
-            while self._acks:
-                acks = self._acks[:ACKS]
+            while acks := self._dues.settle():
+                self._bear_witness(acks)
                 turn = self.inflight.turn((), self._serial, 0, acks)
-                self._sent(acks, turn.acknowledged)
+                self._dues.sent(acks, turn.acknowledged)
 
     def flush_if_full(self) -> None:
         """Send acknowledgements if many have gathered."""
-        if len(self._acks) >= ACKS:
+        if self._dues.full:
             self.flush()
 
     def flush_if_due(self) -> None:
         """Send acknowledgements that have waited long enough."""
         with self.lock:
-            if self._returning or (self._acks and time.monotonic() >= self._acks_since + ACK_DELAY):
+            if self._dues.due():
                 self.flush()
 
     def give_back(self, tags: Iterable[str]) -> None:
@@ -197,7 +193,7 @@ class Ledger:
                 out = self._out.pop(tag, None)
                 self.orphans.discard(tag)
                 if out is not None:
-                    self._returning.add(out.serial)
+                    self._dues.returning.add(out.serial)
             self._return_soon()
 
     def return_buffer(self, buffer: Buffer, keep: int = 0, only: str | None = None) -> None:
@@ -213,7 +209,7 @@ class Ledger:
                 if len(staying) < keep or (only is not None and claimed.queue != only):
                     staying.append(claimed)
                 else:
-                    self._returning.add(claimed.serial)
+                    self._dues.returning.add(claimed.serial)
             buffer.messages = staying
             self._return_soon()
 
@@ -227,7 +223,7 @@ class Ledger:
     def adopt(self, tags: Iterable[str]) -> None:
         """Keep messages whose channel goes, because their tasks run on."""
         with self.lock:
-            self.orphans.update(tag for tag in tags if tag in self._out)
+            self.orphans.update(self._out.keys() & set(tags))
 
     def give_back_orphans(self, but: Collection[str]) -> None:
         """Return adopted messages that, as it turned out, nobody works on."""
@@ -240,10 +236,21 @@ class Ledger:
             try:
                 self.inflight.set_aside(claimed.serial, reason)
             except redis.RedisError:
-                self._returning.add(claimed.serial)
+                self._dues.returning.add(claimed.serial)
                 raise
 
-    # --- lease --------------------------------------------------------------------
+    def park(self, tag: str, waiting: Waiting) -> None:
+        """Let a message wait in the line of a limit; back to its queue if the broker cannot be asked."""
+        with self.lock:
+            out = self._out.pop(tag, None)
+            self.orphans.discard(tag)
+            if out is not None:
+                try:
+                    self.inflight.park(out.serial, waiting)
+                except redis.RedisError:
+                    self._dues.returning.add(out.serial)
+            self.parked = True
+            self.attention.set()
 
     def renew(self) -> None:
         """Extend the lease; find out what the broker counts as ours and we do not know of."""
@@ -252,11 +259,11 @@ class Ledger:
             if counted < 0:
                 self._lost()
                 return
-            known = {out.serial for out in self._out.values()}.union(self._acks, self._returning)
+            known = {out.serial for out in self._out.values()}.union(self._dues.serials())
             known.update(claimed.serial for buffer in self._buffers for claimed in buffer.messages)
             if counted > len(known):
                 # A call whose reply was lost took them; no later call can, for the lock is ours.
-                self._returning.update(serial for serial in self.inflight.serials() if serial not in known)
+                self._dues.returning.update(serial for serial in self.inflight.serials() if serial not in known)
             self._send_returns()
 
     def _lost(self) -> None:
@@ -272,17 +279,12 @@ class Ledger:
             buffer.messages.clear()
         self._out.clear()
         self.orphans.clear()
-        self._acks.clear()
-        self._returning.clear()
+        self._dues.clear()
         self._begin()
 
-    # --- details ------------------------------------------------------------------
-
-    def _sent(self, acks: list[int], acknowledged: int) -> None:
-        del self._acks[: len(acks)]
-        self._acks_since = time.monotonic()
-        if acknowledged < len(acks):
-            logger.info("%d of %d acknowledgements had been taken before.", len(acks) - acknowledged, len(acks))
+    def _bear_witness(self, serials: Iterable[int]) -> None:
+        for serial in serials:
+            self._witness.done(serial)
 
     def _return_soon(self) -> None:
         try:
@@ -292,6 +294,6 @@ class Ledger:
             self.attention.set()
 
     def _send_returns(self) -> None:
-        if self._returning:
-            self.inflight.give_back(list(self._returning))
-            self._returning.clear()
+        if self._dues.returning:
+            self.inflight.give_back(list(self._dues.returning))
+            self._dues.returning.clear()

@@ -12,7 +12,9 @@ from typing import Any
 import redis
 
 from orchestrator import conf
-from orchestrator.transport import delayed, inflight
+from orchestrator.transport import delayed, inflight, parking
+from orchestrator.transport.companion import Companion, Company
+from orchestrator.transport.fairness import FairQueues
 from orchestrator.transport.heartbeat import ROUND, Heartbeat
 from orchestrator.transport.inflight import Aside
 from orchestrator.transport.keys import Keys
@@ -29,11 +31,26 @@ class Office:
         settings = conf.settings()
         self.keys = keys
         self.client = client
-        self.ledger = Ledger(client, keys, lease=settings.lease_seconds, witness=_witness)
+        self.ledger = Ledger(
+            client,
+            keys,
+            lease=settings.lease_seconds,
+            low_share=settings.low_priority_share,
+            companion=_company,
+            witness=_witness,
+        )
+        self.fair = FairQueues(client, keys)
         self._max_deliveries = settings.max_deliveries
         self._lease = settings.lease_seconds
         self._consumers = 0
-        self._heartbeat = Heartbeat(self.ledger, self.duties, lambda: self._consumers > 0 or self.ledger.busy)
+        self._heartbeat = Heartbeat(
+            self.ledger, self.duties, self.release, lambda: self._consumers > 0 or self.ledger.busy
+        )
+
+    @property
+    def attended(self) -> bool:
+        """Whether somebody consumes, so that what is gathered here is sent in time."""
+        return self._consumers > 0
 
     def open(self) -> None:
         """A channel begins to consume."""
@@ -56,6 +73,10 @@ class Office:
         """Do the common duties once; return the seconds until the next delayed message is due."""
         return duties(self.client, self.keys, self._lease, self._max_deliveries)
 
+    def release(self) -> float:
+        """Release what limits let through; return the seconds until a line has to be looked at again."""
+        return parking.release_due(self.client, self.keys)
+
 
 def duties(client: redis.Redis, keys: Keys, lease: float, max_deliveries: int) -> float:
     """Recover what dead owners held, move what is due, bury what cannot be delivered.
@@ -74,8 +95,28 @@ def duties(client: redis.Redis, keys: Keys, lease: float, max_deliveries: int) -
             swept.aside,
         )
     moved, left = delayed.move_due(client, keys)
+    parking.release_due(client, keys)
     _bury_aside(client, keys)
     return 0.0 if moved >= delayed.BATCH else min(left, ROUND)
+
+
+_company = Company()
+
+
+def accompany(companion: Companion) -> None:
+    """Say what has to be safe before acknowledgements of this process are."""
+    _company.join(companion)
+
+
+def attended() -> bool:
+    """Whether this process acknowledges messages, so that its companion is sent in time."""
+    return any(one.attended for one in list(_offices.values()))
+
+
+def hurry() -> None:
+    """Tell the heartbeats that the companion has something to send."""
+    for one in list(_offices.values()):
+        one.ledger.attention.set()
 
 
 _bury: Callable[[Aside], None] | None = None

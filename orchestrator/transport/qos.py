@@ -7,6 +7,7 @@ from typing import Any
 from kombu.transport import redis as stock
 from kombu.transport import virtual
 
+from orchestrator.contracts.limiting import Waiting
 from orchestrator.transport import office
 
 #: Messages handed to the worker in one turn of its loop.
@@ -45,6 +46,11 @@ class QoS(virtual.QoS):  # type: ignore[misc]  # kombu is untyped
             self.channel.ledger.give_back([delivery_tag])
         else:
             self.channel.ledger.ack(delivery_tag)
+        self._quick_ack(delivery_tag)
+
+    def park(self, delivery_tag: str, waiting: Waiting) -> None:
+        """Let a message wait in the line of a limit."""
+        self.channel.ledger.park(delivery_tag, waiting)
         self._quick_ack(delivery_tag)
 
     def restore_unacked(self) -> list[Any]:

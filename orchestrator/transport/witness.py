@@ -12,4 +12,14 @@ class Witness(Protocol):
         """This process holds messages under a new name."""
 
     def done(self, serial: int) -> None:
-        """A message is done with; the broker is told soon."""
+        """A message is done with, and what belongs to that is safe; the broker is told soon. May come twice."""
+
+
+class Nobody:
+    """No witness: what this process forgets by dying is found out by its lease."""
+
+    def begins(self, owner: str) -> None:
+        """Forget it."""
+
+    def done(self, serial: int) -> None:
+        """Forget it."""

@@ -25,6 +25,7 @@ SLEEPERS = {
     "tests/support/zoo.py": "its tasks are asked to take long",
     "tests/support/labour.py": "its tasks are asked to take long",
     "tests/support/zoo_limits.py": "its tasks are asked to take long",
+    "tests/support/limited.py": "its tasks are asked to take long",
     "tests/chaos/tasks.py": "its tasks are asked to take long",
 }
 

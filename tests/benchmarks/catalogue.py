@@ -58,12 +58,29 @@ class Result:
 
 def benchmarks() -> dict[str, Callable[[Budget], Result]]:
     """Return name -> function."""
-    from tests.benchmarks import delay_one_by_one, latency, overhead, policies, throughput
+    from tests.benchmarks import (
+        bulk_enqueue,
+        delay_one_by_one,
+        fairness,
+        latency,
+        memory_per_message,
+        overhead,
+        policies,
+        results,
+        throughput,
+        throughput_peers,
+    )
 
     return {
         "overhead": overhead.run,
         "throughput": throughput.run,
+        "throughput_peers": throughput_peers.run,
         "delay_one_by_one": delay_one_by_one.run,
+        "bulk_enqueue": bulk_enqueue.run,
+        "memory_per_message": memory_per_message.run,
         "latency": latency.run,
         "policies": policies.run,
+        "results_postgresql": results.on_postgresql,
+        "results_sqlite": results.on_sqlite,
+        "fairness": fairness.run,
     }

@@ -40,31 +40,42 @@ class Producer:
     def __exit__(self, *_: object) -> None:
         self._process.communicate()
 
-    def rate(self, tasks: int = TASKS) -> float:
+    def rate(self, tasks: int = TASKS, how: str = "") -> float:
         """Publish; return tasks per second."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(f"{tasks}\n")
-        self._process.stdin.flush()
-        seconds = float(self._process.stdout.readline().split()[1])
+        seconds = self.publish(tasks, how)
         # A long queue costs nothing, but memory is shared.
         environment.world().broker.client.delete(self.queue)
         return tasks / seconds
+
+    def publish(self, tasks: int, how: str = "") -> float:
+        """Publish; return the seconds that it took."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{tasks} {how}\n")
+        self._process.stdin.flush()
+        return float(self._process.stdout.readline().split()[1])
+
+
+def ours() -> Producer:
+    """Return the platform's producer, with all defaults."""
+    return Producer("orchestrator.celery", ORCHESTRATOR_TEST_IMPORTS="tests.benchmarks.tasks")
+
+
+def plain() -> Producer:
+    """Return plain Celery's."""
+    return Producer("tests.benchmarks.plain", DJANGO_SETTINGS_MODULE="tests.benchmarks.plain_settings")
 
 
 def run(budget: Budget) -> Result:
     """Measure pairs until the budget is used up."""
     pairs: list[tuple[float, float]] = []
     with ExitStack() as stack:
-        ours = stack.enter_context(Producer("orchestrator.celery", ORCHESTRATOR_TEST_IMPORTS="tests.benchmarks.tasks"))
-        plain = stack.enter_context(
-            Producer("tests.benchmarks.plain", DJANGO_SETTINGS_MODULE="tests.benchmarks.plain_settings")
-        )
+        mine_side, peer_side = stack.enter_context(ours()), stack.enter_context(plain())
         deadline = time.monotonic() + budget.seconds
         while len(pairs) < budget.runs and (not pairs or time.monotonic() < deadline):
             if len(pairs) % 2:
-                peer, mine = plain.rate(), ours.rate()
+                peer, mine = peer_side.rate(), mine_side.rate()
             else:
-                mine, peer = ours.rate(), plain.rate()
+                mine, peer = mine_side.rate(), peer_side.rate()
             pairs.append((mine, peer))
     return Result.of_pairs("delay_one_by_one", pairs, "tasks/s", tasks=TASKS)

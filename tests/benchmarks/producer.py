@@ -1,8 +1,10 @@
 """A producer that is told how many tasks to send and answers how much CPU and time that took.
 
-``python -m tests.benchmarks.producer MODULE QUEUE``: for each number on standard
-input, sends so many no-ops one by one and prints the seconds of CPU used and the
-seconds that passed. Ends at the end of its input, so it cannot outlive whoever started it.
+``python -m tests.benchmarks.producer MODULE QUEUE [TASK]``: for each number on standard
+input, sends so many no-ops, or tasks of that name, one by one and prints the seconds of
+CPU used and the seconds that passed. A number may be followed by another name, or by
+``at once`` to send them in bulk. Ends at the end of its input, so it cannot outlive
+whoever started it.
 """
 
 import sys
@@ -10,7 +12,7 @@ import time
 from importlib import import_module
 
 
-def main(module: str, queue: str) -> None:
+def main(module: str, queue: str, name: str = "noop") -> None:
     """Serve requests until standard input ends."""
     import django
 
@@ -18,13 +20,18 @@ def main(module: str, queue: str) -> None:
     app = import_module(module).app
     app.finalize()
     app.set_default()
-    from tests.benchmarks.tasks import noop
+    from tests.benchmarks import tasks
 
     for line in sys.stdin:
-        count = int(line)
+        number, _, how = line.strip().partition(" ")
+        count, at_once = int(number), how == "at once"
+        task = getattr(tasks, name if at_once else how or name)
         begun, begun_at = time.process_time(), time.perf_counter()
-        for _ in range(count):
-            noop.apply_async(queue=queue)
+        if at_once:
+            task.delay_many((() for _ in range(count)), queue=queue)
+        else:
+            for _ in range(count):
+                task.apply_async(queue=queue)
         print(time.process_time() - begun, time.perf_counter() - begun_at, flush=True)
 
 

@@ -10,6 +10,12 @@ def noop() -> None:
     """Return at once."""
 
 
+@shared_task
+def kept(number: int = 7) -> int:
+    """Return something small, which is kept."""
+    return number
+
+
 @shared_task(ignore_result=True)
 def note_start(key: str, sent: float) -> None:
     """Note when it started, and when it was sent."""

@@ -27,7 +27,16 @@ def benchmarks(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(
-    ("name", "least"), [("overhead", 100), ("throughput", 10), ("delay_one_by_one", 10), ("latency", 0.1)]
+    ("name", "least"),
+    [
+        ("overhead", 100),
+        ("throughput", 10),
+        ("throughput_peers", 10),
+        ("delay_one_by_one", 10),
+        ("bulk_enqueue", 10),
+        ("memory_per_message", 10),
+        ("latency", 0.1),
+    ],
 )
 def test_a_benchmark_prints_one_object(name: str, least: float) -> None:
     """One run is enough to show the form."""
@@ -56,7 +65,15 @@ def test_policies_are_measured_against_the_task_without_them() -> None:
 
 def test_names_are_listed_and_unknown_ones_refused() -> None:
     """``--list`` prints one name a line; an unknown name is told which there are."""
-    assert benchmarks("--list").stdout.split() == ["overhead", "throughput", "delay_one_by_one", "latency", "policies"]
+    assert benchmarks("--list").stdout.split() == [
+        "overhead",
+        "throughput",
+        "delay_one_by_one",
+        "bulk_enqueue",
+        "memory_per_message",
+        "latency",
+        "policies",
+    ]
     refused = benchmarks("overhed")
     assert refused.returncode == 2
     assert "no benchmark overhed; there are: overhead, throughput, delay_one_by_one" in refused.stderr

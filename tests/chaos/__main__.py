@@ -16,7 +16,7 @@ DATABASES = ("postgresql", "sqlite")
 
 
 def main(arguments: list[str]) -> int:
-    """Play the named scenarios, or all of them; 1 if anything was lost or left behind."""
+    """Play the named scenarios, or all of them; 1 if anything was lost, doubled or left behind."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description="Break things and count what is left.")
     parser.add_argument("names", nargs="*", metavar="NAME", help="which; all if none is given")
     parser.add_argument("--list", action="store_true", help="print the names and end")

@@ -47,11 +47,13 @@ class Report:
     recovery_s: float
     #: What a scenario adds to these fields, by name.
     more: Mapping[str, Any] = field(default_factory=dict)
+    #: Whether its tasks promise no more than to take effect at least once.
+    may_repeat: bool = False
 
     @property
     def ok(self) -> bool:
-        """Whether nothing was lost and nothing is left behind."""
-        return not self.lost and not self.leaked
+        """Whether nothing was lost, nothing took effect twice that must not, and nothing is left behind."""
+        return not self.lost and not self.leaked and (self.may_repeat or not self.doubled)
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that ``--json`` prints."""
@@ -68,7 +70,9 @@ SCENARIOS: Mapping[str, str] = {
     "outbox": "tests.chaos.outbox",
     "worker_kill": "tests.chaos.worker_kill",
     "broker_restart": "tests.chaos.broker_restart",
+    "results": "tests.chaos.results",
     "connection_cuts": "tests.chaos.connection_cuts",
+    "limits": "tests.chaos.limits",
     "deploys": "tests.chaos.deploys",
 }
 

@@ -13,6 +13,7 @@ from django_celery_results.models import TaskResult
 from orchestrator import conf
 from orchestrator.deadletters.models import DeadLetter, State
 from orchestrator.outbox.models import OutboxMessage
+from orchestrator.runs.outgoing import store
 from tests.support import environment, inflight
 
 
@@ -56,7 +57,7 @@ def leftovers() -> dict[str, int]:
         "queued": int(client.llen("celery")),
         "unacknowledged": inflight.count(client),
         "letters_not_filed": int(client.xlen(f"{prefix}letters")),
-        "results_not_written": int(client.xlen(f"{prefix}results")),
+        "results_not_written": store().size(),
         "not_sent": OutboxMessage.objects.count(),
         "half_redriven": DeadLetter.objects.filter(state=State.REDRIVING).count(),
     }

@@ -28,11 +28,14 @@ PATIENCE = 120.0
 Blow = Callable[[Broker, list[Worker], Random], None]
 
 
-def play(name: str, orders: Orders, blow: Blow, every: tuple[float, float], **more: Any) -> Report:
+def play(
+    name: str, orders: Orders, blow: Blow, every: tuple[float, float], *, may_repeat: bool = False, **more: Any
+) -> Report:
     """Publish, break things while it is worked off, count.
 
     Args:
         every: shortest and longest pause between two blows, in seconds.
+        may_repeat: whether a task that was begun may run again.
     """
     env = {**labour.ENV, "ORCHESTRATOR_TEST_LEASE": str(LEASE), "ORCHESTRATOR_TEST_DELIVERIES": "1000"}
     broker, dice = environment.world().broker, orders.dice()
@@ -63,6 +66,7 @@ def play(name: str, orders: Orders, blow: Blow, every: tuple[float, float], **mo
             doubled=sum(1 for key in keys if counts[f"{key}:end"] > 1),
             leaked=sum(_left(broker).values()),
             recovery_s=round(recovery, 2),
+            may_repeat=may_repeat,
             more={
                 "blows": blows,
                 "started_again": sum(1 for key in keys if counts[f"{key}:start"] > 1),

@@ -9,7 +9,7 @@ import urllib.request
 from typing import Any
 from uuid import uuid4
 
-from orchestrator import Idempotent, PermanentError, Retries, task
+from orchestrator import Concurrency, Idempotent, PermanentError, RateLimit, Retries, task
 from orchestrator.audit.models import AuditEntry
 from tests.support import far_side
 
@@ -27,6 +27,21 @@ def work(self: Any, key: str, seconds: float, how: str = "succeed") -> str:
         raise ConnectionError(f"{key} refused once")
     far_side.record(f"done:{key}")
     return key
+
+
+@task(bind=True, retries=Retries(on=(ConnectionError,), limit=3, base=0.05, jitter=False))
+def square(self: Any, number: int) -> int:
+    """Return a number's square; some fail, some are tried twice."""
+    if fails(number):
+        raise LookupError(f"no square of {number}")
+    if number % 50 == 7 and not self.request.retries:
+        raise ConnectionError(f"{number} was refused once")
+    return number**2
+
+
+def fails(number: int) -> bool:
+    """Return whether ``square`` of a number fails."""
+    return number % 100 == 3
 
 
 @task(idempotency=Idempotent(key="order-{order}"))
@@ -49,3 +64,23 @@ def enter(order: str, seconds: float) -> str:
     time.sleep(seconds)
     AuditEntry.objects.create(actor="ledger", action="credit", target=order)
     return uuid4().hex
+
+
+@task(ignore_result=True, limits=[RateLimit("turnstile", "100/s")])
+def arrive(key: str) -> None:
+    """Come to a far side that lets a hundred in each second."""
+    _tell("/arrive", key)
+
+
+@task(ignore_result=True, limits=[Concurrency("cell", 1)])
+def occupy(key: str, seconds: float) -> None:
+    """Be the only one inside for a while."""
+    _tell("/enter", key)
+    time.sleep(seconds)
+    _tell("/leave", key)
+
+
+def _tell(path: str, key: str) -> None:
+    body = json.dumps({"key": key, "pid": os.getpid()}).encode()
+    with urllib.request.urlopen(os.environ["ORCHESTRATOR_TEST_TURNSTILE"] + path, body, timeout=20):
+        pass

@@ -15,7 +15,7 @@ from tests.support.worker import Worker
 
 def run(orders: Orders) -> Report:
     """Play the scenario. What ran when its worker died starts again: that is what ``started_again`` counts."""
-    return load.play("worker_kill", orders, _kill, (1.0, 4.0))
+    return load.play("worker_kill", orders, _kill, (1.0, 4.0), may_repeat=True)
 
 
 def _kill(broker: Broker, workers: list[Worker], dice: Random) -> None:

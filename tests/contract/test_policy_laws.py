@@ -18,20 +18,28 @@ from hypothesis import strategies as st
 from kombu.utils.imports import symbol_by_name
 
 from orchestrator import conf
+from orchestrator.celery import get_app
 from orchestrator.contracts.errors import StoreUnavailable
 from orchestrator.contracts.message import Attempt, Letter, Publication, WireMessage
 from orchestrator.contracts.outcome import Defer, Outcome, PermanentError, Reason, Skip, Verdict
 from orchestrator.contracts.policy import Parts, Policy
 from orchestrator.deadletters.drain import Drain
 from orchestrator.deadletters.models import DeadLetter
+from orchestrator.engine.publication import Dispatcher
 from orchestrator.idempotency.records import DatabaseRecords
 from orchestrator.launch.ports import free_port
 from orchestrator.policies.dead_letter import DeadLetters
 from orchestrator.policies.outbox import SendOnce
 from orchestrator.policies.redrive import RedriveOnce
+from orchestrator.stores.redis.attempts import RedisAttemptLog
+from orchestrator.stores.redis.breakers import RedisBreakers
+from orchestrator.stores.redis.deduplication import RedisDeduplicationLocks
 from orchestrator.stores.redis.idempotency import RedisIdempotencyRecords
 from orchestrator.stores.redis.leases import RedisLeases
 from orchestrator.stores.redis.letters import RedisLetterbox, RedisLetterSource
+from orchestrator.stores.redis.limits import RedisLimits
+from orchestrator.stores.redis.progress import RedisProgressLog
+from orchestrator.stores.redis.results import ResultStore
 from tests.support.broker import Broker
 from tests.support.zoo import add, anything, secretive
 
@@ -52,6 +60,9 @@ headers = st.sampled_from(
         {"v": 1, "redrive": {"of": "x", "letter": "fixed", "nonce": "n"}},
         {"v": 1, "outbox": {"row": "fixed", "nonce": "n"}},
         {"v": 1, "idempotency_key": "one"},
+        {"v": 1, "dedup": {"key": "one", "mode": "until_finished", "spans": [0, 60, 0]}},
+        {"v": 1, "dedup": {"key": "one", "mode": "latest", "spans": [0, 60, 0]}},
+        {"v": 1, "dedup": {"key": "one", "mode": "until_started", "spans": [0, 60, 0]}},
     ]
 )
 errors = st.sampled_from(
@@ -77,7 +88,13 @@ def parts(url: str, timeout: float = 2.0, prefix: str = "") -> Parts:
         letterbox=RedisLetterbox(url, prefix, timeout),
         leases=leases,
         idempotency=RedisIdempotencyRecords(leases),
+        limits=RedisLimits(leases, aging=60),
         transactional_records=DatabaseRecords,
+        deduplication=RedisDeduplicationLocks(leases, 30),
+        dispatch=Dispatcher(get_app()),
+        breakers=RedisBreakers(leases),
+        attempts=RedisAttemptLog(url, prefix, timeout),
+        progress=RedisProgressLog(ResultStore(url, prefix, timeout), lambda call, _: call()),
         redacted_names=conf.REDACTED_NAMES,
     )
 
@@ -161,7 +178,6 @@ def letter_for(subject: Attempt) -> Callable[[Outcome], Letter]:
     """Return what builds the letter of an attempt."""
 
     def build_letter(outcome: Outcome) -> Letter:
-        assert outcome.reason is not None
         message = WireMessage(b"[[], {}, {}]", "application/json", "utf-8", {"task": subject.task.name}, {})
         return Letter(
             subject.attempt_id,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import redis
 
-from orchestrator.transport import delayed, inflight
+from orchestrator.transport import delayed, inflight, sender
 from orchestrator.transport.inflight import InFlight
 from orchestrator.transport.keys import MARK, Keys
 from tests.support import servers
@@ -215,11 +215,9 @@ def test_scripts_are_loaded_again_after_the_server_forgot_them(
 def test_delayed_messages_move_when_they_are_due(client: redis.Redis) -> None:
     times = {"soon:1": 150, "later:2": 60_000}
     for name, left in times.items():
-        delayed.delay_script(
-            client,
-            keys=[KEYS.delayed, KEYS.delayed_messages],
-            args=[name, left, KEYS.ready("a", 3), json.dumps({"body": name, "headers": {"id": name[:-2]}})],
-        )
+        message = json.dumps({"body": name, "headers": {"id": name[:-2]}})
+        keys, args = sender.delaying(KEYS, sender.Sender(KEYS).call(), name, left, KEYS.ready("a", 3), message)
+        sender.delay_script(client, keys=keys, args=args)
     moved, left = delayed.move_due(client, KEYS)
     assert (moved, 0 < left <= 0.15) == (0, True)
     eventually(lambda: delayed.move_due(client, KEYS)[0] == 1, 10)

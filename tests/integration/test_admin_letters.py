@@ -15,6 +15,7 @@ from orchestrator.contracts.message import WireMessage
 from orchestrator.contracts.outcome import Reason
 from orchestrator.deadletters import bulk_pages, services
 from orchestrator.deadletters.models import DeadLetter, State
+from tests.support.bodies import body_of
 from tests.support.broker import Broker
 from tests.support.inbox import filed, person
 
@@ -40,11 +41,9 @@ def visitor(role: str) -> Client:
 
 def waiting(broker: Broker, queue: str = "celery") -> list[dict[str, Any]]:
     """Return the messages that lie in a queue, bodies parsed."""
-    import base64
-
     with redis.Redis.from_url(broker.url) as store:
         raw = [json.loads(item) for item in store.lrange(queue, 0, -1)]
-    return [{**item, "body": json.loads(base64.b64decode(item["body"]))} for item in raw]
+    return [{**item, "body": json.loads(body_of(item))} for item in raw]
 
 
 def reload(letter: DeadLetter) -> DeadLetter:

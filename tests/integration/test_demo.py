@@ -72,6 +72,12 @@ def test_all_of_it_is_seen_and_nothing_stays(surroundings: dict[str, str], tmp_p
     letter = parts["dead_letter"]
     assert (letter["reason"], letter["attempts"], letter["history"]) == ("retries_exhausted", 4, 3)
     assert (letter["redriven"], letter["succeeded"]) == (1, 1)
+    payments = parts["payments"]
+    assert payments["ok"] and payments["most_in_a_second"] <= 6
+    assert payments["waited_for_the_rate"] + payments["waited_for_the_slot"] > 0
+    wanted = {"charge_asked_for": 2, "charged": 1, "receipts": 1, "others": 10, "others_charged": 10, "most_at_once": 1}
+    wanted |= {"statement_asked_for": 5, "told_duplicates": 4, "statements": 1}
+    assert payments | wanted == payments
     assert left_behind(surroundings) == []
     assert not (tmp_path / "real.sqlite3").exists()
 

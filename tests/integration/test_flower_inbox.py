@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import json
 import re
@@ -20,6 +19,7 @@ from orchestrator.flower import inbox
 from orchestrator.flower.access import Right
 from orchestrator.flower.pages import BULK_LIMIT, GroupRedriveHandler
 from tests.support import far_side
+from tests.support.bodies import body_of
 from tests.support.letters import dead_letter
 from tests.support.people import PASSWORD, person
 from tests.support.visitor import Visitor
@@ -174,10 +174,7 @@ def test_redrive_publishes_the_exact_message_once(ada):
     assert (letter.state, letter.closed_by.username) == (State.REDRIVEN, "ada")
     (message,) = waiting()
     assert message["headers"]["id"] == letter.redriven_as != letter.task_id
-    body = message["body"].encode()
-    if message["properties"]["body_encoding"] == "base64":
-        body = base64.b64decode(body)
-    assert json.loads(body)[0] == long
+    assert json.loads(body_of(message))[0] == long
     assert f'<a href="/task/{letter.redriven_as}">' in ada.get(answer.location).text
     # A second click, from a page that was still open.
     again = ada.post(f"/dead-letters/{letter.pk}/redrive")

@@ -113,8 +113,12 @@ def test_queue_health_counts_every_priority(platform: Platform) -> None:
 
 def test_queue_health_is_healthy_with_worker_and_relay(platform: Platform) -> None:
     """A worker answers by name and a relay drains: exit code 0."""
+    from orchestrator.celery import get_app
+
     worker = platform.worker(pool="solo")
     platform.relay()
+    get_app().send_task("tests.nobody", countdown=3600)
+    queues.pause("held", 2.0)
     # The relay's first read is its sign of life.
     eventually(lambda: queues.letterbox(2.0).relays, 60)
     code, found = health_json()
@@ -122,6 +126,7 @@ def test_queue_health_is_healthy_with_worker_and_relay(platform: Platform) -> No
     assert found["workers"] == [f"{worker.name}@test"]
     assert found["dead_letters"]["relays"] == 1
     assert found["in_flight"] == 0
+    assert (found["delayed"], found["paused"]) == (1, ["held"])
     assert {one["status"] for one in found["checks"]} == {"healthy"}
     code, out = queue_health()
     assert code == 0

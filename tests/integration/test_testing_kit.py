@@ -18,7 +18,9 @@ from orchestrator.testing import advance, assert_published, own_stores, perform,
 from orchestrator.testing.plugin import assert_idempotent, orchestrator_server, orchestrator_stores
 from tests.support import far_side
 from tests.support.broker import Broker
+from tests.support.calls import debounce, finish, latest, throttle
 from tests.support.charges import book, careless, ledger, notify, pay
+from tests.support.circuits import reach
 from tests.support.zoo import add, end, flaky
 
 __all__ = ["assert_idempotent", "orchestrator_server", "orchestrator_stores"]
@@ -109,6 +111,74 @@ def test_policies_are_the_real_ones_and_the_clock_can_be_set(orchestrator_stores
     with published() as sent:
         notify.apply_async(("x",), idempotency_key="k")
     assert [perform(sent[0]).verdict, perform(sent[0]).verdict] == [Verdict.SUCCEEDED, Verdict.REPLAYED]
+
+
+def test_duplicates_are_not_published_and_every_end_gives_the_lock_back(orchestrator_stores: str) -> None:
+    with published() as sent:
+        first, again = finish.delay("a", 1, how="fail"), finish.delay("a", 2)
+        assert again.duplicate_of == first.id
+        assert_published(finish, times=1)
+        assert perform(sent[0]).verdict is Verdict.RETRIED
+        assert finish.delay("a", 3).duplicate_of == first.id, "its retry belongs to it"
+        assert perform(sent[1]).verdict is Verdict.FAILED
+        assert finish.delay("a", 4).duplicate_of is None
+        assert perform(sent[2]).value == 4
+        assert finish.delay("a", 5).duplicate_of is None
+
+
+@pytest.mark.django_db
+def test_duplicates_in_a_transaction_that_never_commits(orchestrator_stores: str) -> None:
+    """As in most tests: the outbox's part is played until the end of the block."""
+    with published() as sent:
+        first, again = finish.delay("a", 1), finish.delay("a", 2)
+        assert again.duplicate_of == first.id
+        for number in range(3):
+            latest.delay("b", number)
+        assert not sent
+    assert [str(one) for one in sent] == [
+        "tests.support.calls.finish args=['a', 1] kwargs={}",
+        "tests.support.calls.latest args=['b', 0] kwargs={}",
+    ]
+    assert [perform(one).value for one in sent] == [1, 2]
+    with published():
+        assert finish.delay("a", 3).duplicate_of is None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_waits_for_a_pause_is_due_when_the_clock_says_so(orchestrator_stores: str) -> None:
+    with published() as sent:
+        debounce.delay("a", 1)
+        debounce.delay("a", 2)
+        assert sent[0].options["countdown"] == pytest.approx(1.5)
+        assert perform(sent[0]).verdict is Verdict.DEFERRED
+        advance(2)
+        assert perform(sent[0]).value == 2
+        assert throttle.delay("a", 1).duplicate_of is None
+        assert perform(sent[-1]).value == 1
+        throttle.delay("a", 2)
+        assert perform(sent[-1]).verdict is Verdict.DEFERRED
+        advance(2)
+        assert perform(sent[-1]).value == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_breaker_cools_down_when_the_clock_says_so(orchestrator_stores: str) -> None:
+    with published():
+        assert [perform(reach, "a").verdict for _ in range(4)] == [Verdict.RETRIED] * 3 + [Verdict.DEFERRED]
+        far_side.record("up")
+        assert perform(reach, "a").verdict is Verdict.DEFERRED
+        advance(1.1)
+        assert perform(reach, "a").verdict is Verdict.SUCCEEDED
+        assert perform(reach, "a").verdict is Verdict.SUCCEEDED
+
+
+@pytest.mark.django_db(transaction=True)
+def test_failures_leave_a_breakers_window_when_the_clock_says_so(orchestrator_stores: str) -> None:
+    with published():
+        for _ in range(3):
+            assert perform(reach, "a").verdict is Verdict.RETRIED
+            assert perform(reach, "a").verdict is Verdict.RETRIED
+            advance(61)
 
 
 @pytest.mark.django_db

@@ -50,7 +50,7 @@ def test_a_task_longer_than_the_lease_runs_once(platform: Platform) -> None:
 def test_a_task_that_kills_its_worker_ends_in_the_inbox(platform: Platform) -> None:
     """After ``MAX_DELIVERIES`` deaths it lies there as poison; its neighbours ran, and were not charged."""
     worker = Worker(pool="solo", env=ENV)
-    platform.relay()
+    platform.relay(env=ENV)
     for number in range(3):
         labour.work.delay(f"before-{number}")
     poison = labour.kill_own_process.delay("poison")

@@ -107,7 +107,7 @@ def test_a_letter_keeps_the_exact_message(run: Run) -> None:
     message = letter(run, "fail").message
     args, kwargs, embed = get_app().decode(message)
     assert (args, kwargs) == (["fail"], {"key": "fail"})
-    assert set(embed) == {"callbacks", "errbacks", "chain", "chord"}
+    assert not any(embed.values())
     assert message.headers["id"] == run.sent["fail"]
     assert letter(run, "content_type").message.body == b"\x80\x04N."
     assert letter(run, "undecodable").message.body == b'[[1, 2], {"x": '

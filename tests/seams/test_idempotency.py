@@ -17,7 +17,7 @@ from tests.support import environment, far_side
 from tests.support.broker import Broker
 from tests.support.charges import book, ledger, notify, pay
 from tests.support.wait import eventually, stays
-from tests.support.worker import Relay, Worker
+from tests.support.worker import ROWS_AT_ONCE, Relay, Worker
 from tests.support.zoo import add, collect, follow
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db(transaction=True)]
@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.database, pytest.mark.django_db(transaction=True)]
 def processes(django_db_setup: None) -> Iterator[tuple[Worker, Relay]]:
     """One worker and one relay for most tests here: starting them is the slow part."""
     environment.world().broker.flush()
-    with Worker(concurrency=2) as worker, Relay() as relay:
+    with Worker(pool="swarm", concurrency=2, env=ROWS_AT_ONCE) as worker, Relay() as relay:
         yield worker, relay
 
 

@@ -17,7 +17,7 @@ from orchestrator.outbox.models import OutboxMessage
 from tests.seams.outbox_tasks import commit_and_die, leave_open, order, order_at_last
 from tests.support import environment, far_side
 from tests.support.wait import eventually, stays
-from tests.support.worker import Relay, Worker
+from tests.support.worker import ROWS_AT_ONCE, Relay, Worker
 from tests.support.zoo import add, collect, follow
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db(transaction=True)]
@@ -29,7 +29,7 @@ ENV = {"ORCHESTRATOR_TEST_IMPORTS": "tests.seams.outbox_tasks", "ORCHESTRATOR_TE
 def started(django_db_setup: None) -> Iterator[Worker]:
     """One worker for all tests here that let it live."""
     environment.world().broker.flush()
-    with Worker(concurrency=2, env=ENV) as worker:
+    with Worker(concurrency=2, env={**ENV, **ROWS_AT_ONCE}) as worker:
         yield worker
 
 
@@ -104,7 +104,7 @@ def test_a_message_that_is_sent_twice_runs_once(worker: Worker) -> None:
 
 
 def test_a_process_killed_between_commit_and_publish_loses_nothing(worker: Worker, start: Callable[[Any], Any]) -> None:
-    start(Relay(env=ENV))
+    start(Relay(env={**ENV, **ROWS_AT_ONCE}))
     commit_and_die.delay("survivor")
     eventually(lambda: ran("survivor"), 60)
     eventually(lambda: not OutboxMessage.objects.exists())

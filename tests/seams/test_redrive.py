@@ -16,7 +16,7 @@ from orchestrator.deadletters.models import DeadLetter, State
 from tests.support import environment, far_side
 from tests.support.endings import raw
 from tests.support.wait import eventually, stays
-from tests.support.worker import Relay, Worker
+from tests.support.worker import ROWS_AT_ONCE, Relay, Worker
 from tests.support.zoo import add, collect, flaky, follow, secretive, until_mended
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db(transaction=True)]
@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.database, pytest.mark.django_db(transaction=True)]
 def processes(django_db_setup: None) -> Iterator[tuple[Worker, Relay]]:
     """One worker and one relay for all tests here: starting them is the slow part."""
     environment.world().broker.flush()
-    with Worker(concurrency=2) as worker, Relay() as relay:
+    with Worker(concurrency=2, env=ROWS_AT_ONCE) as worker, Relay() as relay:
         yield worker, relay
 
 

@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psutil
+
 from orchestrator.launch.ports import free_port
 from tests.support.process import Process
 from tests.support.wait import eventually
@@ -142,10 +144,15 @@ class PostgreSQL:
             self.process.stop(sig=signal.SIGINT)
 
     def kill(self) -> None:
-        """SIGKILL the whole server."""
+        """SIGKILL the whole server; its processes lead groups of their own, and the next start needs them gone."""
         if self.process is not None:
+            backends = psutil.Process(self.process.pid).children(recursive=True)
             self.process.kill_group()
             self.process.wait()
+            for backend in backends:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    backend.kill()
+            psutil.wait_procs(backends, 10)
 
     def answers(self) -> bool:
         """Whether it accepts connections."""

@@ -22,10 +22,13 @@ from tests.support.broker import Broker
 
 #: Set once the world stands; children find it set.
 MARK = "ORCHESTRATOR_TEST_DIR"
+#: Which of the processes that share out a test run made it; each has a world to itself.
+OWNER = "ORCHESTRATOR_TEST_OWNER"
 
 #: What a test run sets or takes away, so that a subprocess can be started without it.
 VARIABLES = (
     MARK,
+    OWNER,
     "DATABASE_URL",
     "ORCHESTRATOR_BROKER_URL",
     "ORCHESTRATOR_DATA_DIR",
@@ -63,7 +66,8 @@ def directory() -> Path:
 def prepare(*, own_database: bool = False) -> None:
     """Make the world, once; in a subprocess of a test run do nothing."""
     global _world
-    if MARK in os.environ:
+    owner = os.environ.get("PYTEST_XDIST_WORKER", "")
+    if MARK in os.environ and os.environ.get(OWNER, "") == owner:
         return
     root = Path(tempfile.mkdtemp(prefix="orchestrator-tests-"))
     made = World(root, Broker(root / "broker").start())
@@ -73,6 +77,7 @@ def prepare(*, own_database: bool = False) -> None:
         if name != "DJANGO_SETTINGS_MODULE":
             os.environ.pop(name, None)
     os.environ[MARK] = str(root)
+    os.environ[OWNER] = owner
     os.environ["ORCHESTRATOR_DATA_DIR"] = str(root / "data")
     os.environ["ORCHESTRATOR_BROKER_URL"] = made.broker.url
     if database.wanted() == "sqlite":

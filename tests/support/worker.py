@@ -13,6 +13,9 @@ from tests.support import database, environment
 from tests.support.process import MANAGE, Process
 from tests.support.wait import eventually
 
+#: For a worker whose results are looked for in the database at once; else a relay writes them.
+ROWS_AT_ONCE = {"ORCHESTRATOR_TEST_RESULTS_WAITING": "0"}
+
 
 def platform_env(env: Mapping[str, str | None] | None = None) -> dict[str, str | None]:
     """Return the variables that make a subprocess join this test run, on the *test* database."""

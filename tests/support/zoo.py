@@ -159,6 +159,13 @@ def secretive(self: Any, order: int, card: str, *, person: str = "", fail: bool 
     return "ok"
 
 
+@task(tracked=True)
+def shown(seconds: float = 0.0) -> float:
+    """Take some time; seen from the moment it is published."""
+    time.sleep(seconds)
+    return seconds
+
+
 @task
 def add(x: int, y: int) -> int:
     """Return the sum."""

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from orchestrator import Idempotent, OrchestratedTask, errors, fencing, task
 from orchestrator.contracts.fencing import fenced
-from orchestrator.contracts.idempotency import checked_key, fingerprint
+from orchestrator.contracts.idempotency import checked_key
+from orchestrator.contracts.keys import fingerprint
 
 
 def _body(order_id: int, amount: int = 1, *, card: str = "") -> None:

@@ -18,7 +18,7 @@ class Migration(migrations.Migration):
             name="AuditEntry",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
-                ("at", models.DateTimeField(db_index=True, default=django.utils.timezone.now)),
+                ("at", models.DateTimeField(db_index=True, default=django.utils.timezone.now, verbose_name="time")),
                 ("actor", models.CharField(max_length=200)),
                 ("action", models.CharField(db_index=True, max_length=100)),
                 ("target", models.CharField(blank=True, db_index=True, max_length=200)),

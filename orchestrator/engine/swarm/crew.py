@@ -15,6 +15,7 @@ from orchestrator.engine.swarm.forking import LOOK_UP
 from orchestrator.engine.swarm.lines import Lines, pair
 from orchestrator.engine.swarm.mortality import stopped
 from orchestrator.engine.swarm.slots import GO_ON, READY, RETIRE, Running, Slot, Slots
+from orchestrator.transport.buffer import attempt_of
 
 logger = logging.getLogger("orchestrator.engine")
 
@@ -131,7 +132,7 @@ class Crew:
             )
             return
         berth.estate = {
-            **(berth.inherited if tries else {"pid": berth.pid, "started_at": run.started_at, **how}),
+            **(berth.inherited if tries else self._left(berth, run, owner, how)),
             "owner": owner,
             "serial": run.serial,
             "id": run.task_id,
@@ -139,6 +140,11 @@ class Crew:
             "tries": tries + 1,
             **({"message": kept.decode()} if kept else {}),
         }
+
+    @staticmethod
+    def _left(berth: Berth, run: Running, owner: str, how: dict[str, Any]) -> dict[str, Any]:
+        """Return what an heir has to know, also if another has to take up where it dies."""
+        return {"pid": berth.pid, "started_at": run.started_at, "attempt": attempt_of(owner, run.serial), **how}
 
     def _plan(self, berth: Berth, *, ready: bool, replace: bool) -> None:
         berth.verdict = {}

@@ -32,8 +32,9 @@ def settle(consumer: Any, estate: dict[str, Any], slot: Slot) -> None:
     """Settle one message.
 
     Args:
-        estate: ``owner`` and ``serial`` of the message, ``how`` it ended, and ``limit`` in seconds, ``signum`` or
-            ``status`` (as ``os.waitpid`` gives it), depending on that. ``message`` where the broker has it no more.
+        estate: ``owner`` and ``serial`` of the message, the ``attempt`` at it, ``how`` that ended, and ``limit`` in
+            seconds, ``signum`` or ``status`` (as ``os.waitpid`` gives it), depending on that; ``message`` where the
+            broker has it no more.
         slot: where it is written down, in case a hook of the task ends this process as well.
     """
     channel, kept = consumer.task_consumer.channel, estate.get("message")
@@ -66,6 +67,8 @@ def _settle(consumer: Any, message: Any, task: Any, estate: dict[str, Any]) -> N
     request = _request(consumer, message, task)
     # A message that was kept has been acknowledged at its start.
     request.acknowledged = "message" in estate
+    # What the dead one held under this attempt's id, such as a key or a slot, is given back by it.
+    request._attempt_id = estate["attempt"]
     request.worker_pid = estate["pid"]
     request.time_start = estate["started_at"]
     if estate["how"] == TIMED_OUT:

@@ -25,7 +25,8 @@ class Command(BaseCommand):
     """Starts the demo in a process of its own, which never sees the project's broker or database."""
 
     help = (
-        "Run the three workloads in small, a failure and its redrive on a private broker and database, "
+        "Run the three workloads in small, a failure and its redrive, and a payment that is asked for twice, "
+        "on a private broker and database, "
         "watch them, and say what was seen. Exit code 0 only if all of it was."
     )
     # The real project may be as broken as it likes.

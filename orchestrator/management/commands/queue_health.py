@@ -51,4 +51,8 @@ class Command(BaseCommand):
             self.stdout.write(f"  queue {queue.name}: {queue.ready} ready" + (f" ({detail})" if detail else ""))
         if found.in_flight is not None:
             self.stdout.write(f"  in flight: {found.in_flight}")
+        if found.delayed is not None:
+            self.stdout.write(f"  delayed: {found.delayed}")
+        for limit, count in (found.parked or {}).items():
+            self.stdout.write(f"  waiting for limit {limit}: {count}")
         self.stdout.write(f"verdict: {found.verdict.word}")

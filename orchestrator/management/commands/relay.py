@@ -21,19 +21,27 @@ from orchestrator.contracts.errors import ConfigurationError, StoreUnavailable
 from orchestrator.deadletters import services
 from orchestrator.deadletters.drain import Drain, source
 from orchestrator.idempotency import retention as idempotency
+from orchestrator.limits import services as limits
 from orchestrator.monitoring import delayed
 from orchestrator.outbox import services as outbox
-from orchestrator.runs import retention, spool
+from orchestrator.runs import chords, retention
+from orchestrator.runs import drain as results
+from orchestrator.runs.attempts import AttemptDrain
+from orchestrator.runs.outgoing import store
 from orchestrator.stores.redis.presence import SHOW_EVERY, Presence
 
 logger = logging.getLogger("orchestrator.relay")
 
-#: Seconds to wait for a letter before looking at the other duties.
-WAIT = 0.5
+#: Seconds to wait for a letter before looking at the other duties: while there is nothing to do, and while there is.
+WAIT, BUSY_WAIT = 0.5, 0.05
 #: Seconds between two looks at redrives that were cut off.
 RESUME_EVERY = 3.0
 #: Seconds between two looks at what is due; workers look as well, so this is for times without any.
 MOVE_EVERY = 0.5
+#: Seconds between two looks at whether Redis knows the limits that people changed.
+REPAIR_EVERY = 5.0
+#: Seconds between two looks for chords whose last member could not look itself.
+CHORDS_EVERY = 5.0
 #: Seconds between two rounds of retention.
 PRUNE_EVERY = 3600.0
 #: Seconds between tries while a store is away: the first, and the longest.
@@ -164,10 +172,12 @@ class Command(BaseCommand):
             sent = 0
             while done := outbox.sweep():
                 sent += done
-            while write_results():
+            note_attempts = AttemptDrain()
+            while write_results() + note_attempts():
                 pass
+            note_attempts.close()
             resumed = services.resume_interrupted()
-            pruned = services.prune() + retention.prune() + idempotency.prune()
+            pruned = services.prune() + retention.prune(services.open_among) + idempotency.prune()
         except AWAY as error:
             raise CommandError(f"The relay could not finish; nothing is lost. {error}") from error
         self.stdout.write(f"filed {filed}, sent {sent}, resumed {resumed}, pruned {pruned}")
@@ -182,34 +192,42 @@ def _sign(presence: Presence, name: str) -> Callable[[], int]:
 
 
 def _results() -> Callable[[], int]:
-    """Return what writes results that waited in Redis while the database was away."""
-    backend = get_app().backend
-    if not hasattr(backend, "write_spooled"):
-        return lambda: 0  # the project keeps its results elsewhere; nothing of ours waits
-    return spool.Drain(backend)
+    """Return what writes results that wait in Redis."""
+    return lambda: results.drain(store())
 
 
 def _run(drain: Drain, batch: int, show: Callable[[], int]) -> None:
     stop = Stop()
     stop.listen()
-    letters = Duty("Letters", lambda: drain(batch, WAIT))
+    busy = False
+    attempts = AttemptDrain()
+    letters = Duty("Letters", lambda: drain(batch, BUSY_WAIT if busy else WAIT))
     duties = (
         letters,
         Duty("Delayed messages", delayed.keep_moving, every=MOVE_EVERY),
         Duty("Results", _results()),
+        Duty("Attempts", attempts),
+        Duty("Chords", lambda: chords.look_again(get_app()), every=CHORDS_EVERY),
         Duty("Outbox", outbox.sweep),
+        Duty("Changed limits", limits.repair, every=REPAIR_EVERY),
         Duty("Redrives", services.resume_interrupted, every=RESUME_EVERY),
         Duty("Retention of letters", services.prune, every=PRUNE_EVERY),
-        Duty("Retention of results", retention.prune, every=PRUNE_EVERY),
+        Duty("Retention of results", lambda: retention.prune(services.open_among), every=PRUNE_EVERY),
         Duty("Retention of idempotency records", idempotency.prune, every=PRUNE_EVERY),
         Duty("Sign of life", show, every=SHOW_EVERY),
     )
     logger.info("Relay ready.")
     while not stop.asked:
+        done = 0
         for duty in duties:
-            duty()
+            done += duty()
             if stop.asked:
                 break
+        busy = done > 0
         # Only while the letters' store is away: else the drain itself waits for the next letter.
         stop.wait(max(0.0, min(WAIT, letters.due - time.monotonic())))
+    try:
+        attempts.close()
+    except StoreUnavailable as error:
+        logger.info("Leaving without signing off: %s", error)
     logger.info("Relay ended in order.")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import redis
 
 from orchestrator.contracts.ports import Holder, Lease
+from orchestrator.stores.redis.calls import call
 from orchestrator.stores.redis.client import client
 from orchestrator.stores.redis.renewal import Renewal
 from orchestrator.stores.redis.scripts import Script
@@ -114,7 +115,33 @@ class RedisLeases:
             StoreUnavailable: Redis cannot be asked.
         """
         try:
-            return script(client(self._url, self._timeout), keys=keys, args=args)
+            return call(self._url, self._timeout, script, keys, args)
+        except redis.RedisError as error:
+            raise unavailable(self._url, error) from error
+
+    def ask(self, question: Callable[[redis.Redis], Any]) -> Any:
+        """Put a question to this Redis.
+
+        Raises:
+            StoreUnavailable: Redis cannot be asked.
+        """
+        try:
+            return question(client(self._url, self._timeout))
+        except redis.RedisError as error:
+            raise unavailable(self._url, error) from error
+
+    def pipeline(self) -> Any:
+        """Return a transaction that :meth:`execute` runs; for another store."""
+        return client(self._url, self._timeout).pipeline(transaction=True)
+
+    def execute(self, pipe: Any) -> list[Any]:
+        """Run a transaction.
+
+        Raises:
+            StoreUnavailable: Redis cannot be asked.
+        """
+        try:
+            return list(pipe.execute())
         except redis.RedisError as error:
             raise unavailable(self._url, error) from error
 
@@ -124,7 +151,4 @@ class RedisLeases:
         Raises:
             StoreUnavailable: Redis cannot be asked.
         """
-        try:
-            return bool(client(self._url, self._timeout).delete(name))
-        except redis.RedisError as error:
-            raise unavailable(self._url, error) from error
+        return bool(self.ask(lambda connection: connection.delete(name)))

@@ -28,12 +28,28 @@ if redis.call('EXISTS', paused) == 1 then
   end
 end
 
+-- The names of what is shared fairly begin like this one's.
+local prefix = string.sub(paused, 1, -#'paused' - 1)
+local fair = {}
+if redis.call('EXISTS', prefix .. 'fair') == 1 then
+  for queue = 1, queues do
+    fair[queue] = redis.call('SISMEMBER', prefix .. 'fair', ARGV[names + queue]) == 1
+  end
+end
+
 local taken, broken, asked = {}, 0, room
 for i = 1, lists do
   if room == 0 then break end
   local list = KEYS[3 + i]
   if not shut[tonumber(ARGV[8 + i])] then
-    local got = redis.pcall('RPOP', list, room)
+    local got
+    -- Lists come in pairs: what was released or came back, which has had its turn, and what is ready.
+    local from = i
+    if fair[tonumber(ARGV[8 + i])] and i % 2 == 0 then
+      got, from = take_fairly(prefix, list, KEYS[2 + i], mark, room), i - 1
+    else
+      got = redis.pcall('RPOP', list, room)
+    end
     if got and got.err then
       broken, got = i, nil
     end
@@ -45,7 +61,7 @@ for i = 1, lists do
         room = 0
         break
       end
-      taken[#taken + 1] = i
+      taken[#taken + 1] = from
       taken[#taken + 1] = got[j]
       kept, room = j, room - 1
       if suspect then
@@ -82,7 +98,7 @@ local more = 0
 if asked > 0 and room == 0 then
   for i = 1, lists do
     local queue = tonumber(ARGV[8 + i])
-    if not shut[queue] and redis.call('EXISTS', KEYS[3 + i]) == 1 then
+    if not shut[queue] and redis.call('EXISTS', KEYS[3 + i], prefix .. 'fair:ring:' .. KEYS[3 + i]) > 0 then
       more = 1
       local wake = KEYS[3 + lists + queue]
       if redis.call('EXISTS', wake) == 0 then

@@ -1,0 +1,1 @@
+"""Django app: limits changed by people, and limits outside of tasks."""

@@ -1,0 +1,29 @@
+"""Pages of results, groups, schedules and attempts on tables that are too large to be counted."""
+
+from __future__ import annotations
+
+import pytest
+from django.test import Client
+from django_celery_results.models import TaskResult
+
+from orchestrator.audit.browsing import COUNT_CAP
+from tests.support import masses
+from tests.support.inbox import person
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("broker"), pytest.mark.database]
+
+MOST_QUERIES = 12
+
+
+def test_no_page_counts_a_table_or_asks_for_each_row() -> None:
+    """Every page takes at most twelve queries, whatever is in the table, and counts up to a bound only."""
+    masses.fill(COUNT_CAP + 500, 300)
+    client = Client()
+    client.force_login(person("admin"))
+    last = TaskResult.objects.order_by("-pk")[0].pk
+    pages = {**masses.PAGES, "one result": f"/admin/django_celery_results/taskresult/{last}/change/"}
+    for name, path in pages.items():
+        statements, _ = masses.look(client, path)
+        assert len(statements) <= MOST_QUERIES, (name, statements)
+        full = [each for each in statements if masses.counts_all(each) and "celery_results" in each]
+        assert not full, (name, full)
