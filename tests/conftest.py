@@ -116,9 +116,12 @@ def start(request: pytest.FixtureRequest) -> Iterator[Callable[[Started], Starte
 @pytest.fixture
 def broker() -> Broker:
     """The private broker, empty; nobody remembers that it was ever away."""
+    from orchestrator.celery import get_app
     from orchestrator.outbox import sending
 
     sending.rest(0)
+    # A test before this one may have killed it: what the pool holds then is dead.
+    get_app().pool.force_close_all(close_pool=False)
     made = environment.world().broker
     made.flush()
     return made

@@ -179,7 +179,7 @@ class Sender:
         place = None
         if outbox is not None and not keeping.of_the_worker(one) and one.options.get("connection") is None:
             place = outbox.place(one.outbox)
-        filled = app.quick.fill(one) if app.quick.steady() and not one.alone else None
+        filled = self._filled(one)
         if filled is None:
             self._flush()
             one.gather = None
@@ -196,6 +196,16 @@ class Sender:
             self._kept.append(keeping.parcel_of(filled, one.name))
         self._bytes += len(filled.text)
         return _TAKEN
+
+    def _filled(self, one: Publication) -> Filled | None:
+        if one.alone or not self._app.quick.steady():
+            return None
+        try:
+            filled: Filled | None = self._app.quick.fill(one)
+        except Failed:
+            # The first of its kind needs the broker to be planned. The ordinary way knows what to do without it.
+            return None
+        return filled
 
     def _flush(self) -> None:
         if self._kept:

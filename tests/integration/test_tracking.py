@@ -19,17 +19,17 @@ def test_a_tracked_task_is_seen_from_its_publishing_to_its_end(platform: Platfor
     """Queued, delayed, running, done; an untracked one is unknown until it runs."""
     platform.relay()
     get_app().set_default()
-    now, later, other = shown.delay(1.0), shown.apply_async((0.0,), countdown=2), add.delay(1, 2)
+    now, later, other = shown.delay(3.0), shown.apply_async((0.0,), countdown=4), add.delay(1, 2)
     eventually(lambda: (now.state, later.state) == ("QUEUED", "DELAYED"))
     assert other.state == "PENDING"
     row = eventually(lambda: TaskResult.objects.filter(task_id=now.id, status="QUEUED").first())
     assert row.task_name == shown.name
     platform.worker(concurrency=2, env={"ORCHESTRATOR_TEST_RESULTS_WAITING": "50000"})
     eventually(lambda: now.state == "STARTED")
-    assert (now.get(timeout=20), later.get(timeout=20), other.get(timeout=20)) == (1.0, 0.0, 3)
+    assert (now.get(timeout=20), later.get(timeout=20), other.get(timeout=20)) == (3.0, 0.0, 3)
     done = eventually(lambda: TaskResult.objects.filter(task_id=now.id, status="SUCCESS").first())
     assert done.date_created <= done.date_started <= done.date_done
-    assert (done.date_done - done.date_started).total_seconds() > 0.9
+    assert (done.date_done - done.date_started).total_seconds() > 2.9
 
 
 def test_what_is_rolled_back_is_never_seen(platform: Platform) -> None:
