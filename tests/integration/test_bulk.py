@@ -178,6 +178,23 @@ def test_rows_of_a_bulk_wait_for_a_relay_while_the_broker_is_away(broker: Broker
     assert ids(broker) == list(sent)
 
 
+def test_going_on_forgets_nobody_where_messages_go_different_ways(broker: Broker) -> None:
+    """A message on Celery's own way fails alone; one that waited behind a batch that failed is not lost."""
+    mixed = [add.s(1, 1), add.s(2, 2).set(link=add.s(1)), add.s(3, 3), chain(add.s(4, 4), add.s(1)), add.s(5, 5)]
+    add.delay(0, 0)
+    broker.kill()
+    try:
+        with pytest.raises(BulkFailed) as caught:
+            orchestrator.bulk(one.set(outbox=False) for one in mixed)
+        with pytest.raises(BulkFailed) as again:
+            caught.value.resume()
+    finally:
+        broker.start()
+    assert (len(caught.value.sent), len(caught.value.not_sent), len(again.value.not_sent)) == (0, 1, 1)
+    assert len(again.value.resume()) == 5
+    assert [json.loads(message["body"])[0] for message in queued(broker)] == [[n, n] for n in range(6)]
+
+
 @pytest.mark.parametrize("slip", [[1, 2], ["text"], [None]])
 def test_what_is_no_arguments_is_refused(broker: Broker, slip: list[Any]) -> None:
     with pytest.raises(InvalidOption, match="tuple of positional arguments"):
