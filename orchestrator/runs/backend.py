@@ -266,4 +266,9 @@ class ResultBackend(DatabaseBackend):  # type: ignore[misc]  # django-celery-res
 
 def _storable(name: str, value: Any) -> Any:
     """Return a value that every database takes: PostgreSQL refuses NUL, half a surrogate pair and what is too long."""
-    return legible(value.replace("\0", "\\x00"))[: LENGTHS.get(name)] if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    limit = LENGTHS.get(name)
+    if value.isascii() and "\0" not in value:
+        return value if limit is None or len(value) <= limit else value[:limit]
+    return legible(value.replace("\0", "\\x00"))[:limit]

@@ -23,7 +23,7 @@ from orchestrator.stores.redis.wire import Wire
 logger = logging.getLogger("orchestrator.stores")
 
 #: Milliseconds for which a new record waits for others, and for the end that often follows a start at once.
-GATHER_MS = 150
+GATHER_MS = 100
 #: Seconds after which records that a relay took and did not settle go to another.
 LEASE = 10.0
 #: Task ids asked for by one command.
