@@ -15,7 +15,6 @@ from celery import chain
 from django.db import transaction
 
 import orchestrator
-from orchestrator.celery import get_app
 from orchestrator.contracts.errors import InvalidOption, MessageTooBig
 from orchestrator.engine.bulk import BulkFailed
 from orchestrator.outbox.models import OutboxMessage
@@ -23,6 +22,7 @@ from orchestrator.testing import published
 from tests.conftest import Platform
 from tests.seams.test_quick import comparable, ordinary_way
 from tests.support import far_side, labour
+from tests.support.bodies import body_of
 from tests.support.broker import Broker
 from tests.support.wait import eventually
 from tests.support.zoo import add, secretive
@@ -88,7 +88,7 @@ def test_signatures_of_all_kinds_go_in_their_order(broker: Broker) -> None:
     sent = orchestrator.bulk([*mixed, add.s(6, 6).set(queue="other"), add.s(7, 7)])
     assert len(sent) == 6
     assert sent[2] == "mine"
-    assert [json.loads(message["body"])[0] for message in queued(broker)] == [[1, 1], [1, 2], [4, 4], [5, 5], [7, 7]]
+    assert [json.loads(body_of(message))[0] for message in queued(broker)] == [[1, 1], [1, 2], [4, 4], [5, 5], [7, 7]]
     assert [ids(broker)[0], *ids(broker)[2:4]] == [sent[0], *sent[2:4]]
     assert ids(broker, "other") == [sent[4]]
     with ordinary_way():
@@ -192,7 +192,7 @@ def test_going_on_forgets_nobody_where_messages_go_different_ways(broker: Broker
         broker.start()
     assert (len(caught.value.sent), len(caught.value.not_sent), len(again.value.not_sent)) == (0, 1, 1)
     assert len(again.value.resume()) == 5
-    assert [json.loads(message["body"])[0] for message in queued(broker)] == [[n, n] for n in range(6)]
+    assert [json.loads(body_of(message))[0] for message in queued(broker)] == [[n, n] for n in range(6)]
 
 
 @pytest.mark.parametrize("slip", [[1, 2], ["text"], [None]])
@@ -246,4 +246,3 @@ def test_the_recorder_of_the_testing_kit_sees_them(broker: Broker) -> None:
         add.delay_many([(1, 1), (2, 2)])
     assert len(seen) == 2
     assert queued(broker) == []
-    assert get_app().quick.steady()
