@@ -123,6 +123,8 @@ class Sender:
         self._batch: list[Filled] = []
         self._kept: list[Parcel] = []
         self._place: str | None = None
+        #: What was taken from the calls and is not done, while something before it, or itself, cannot be sent.
+        self._left: Callable[[], None] | None = None
         self.published = Published(app)
 
     def run(self) -> Published:
@@ -133,6 +135,8 @@ class Sender:
         """
         if self._batch or self._kept:
             self._flush()
+        if self._left is not None:
+            self._left()
         try:
             for call in self._calls:
                 if callable(call):
@@ -151,13 +155,18 @@ class Sender:
         return self.published
 
     def _publish(self, name: str, args: Any, kwargs: Any, options: dict[str, Any]) -> None:
-        number, self._number = self._number, self._number + 1
+        number = self._number
         if not options.get("task_id"):
             options["task_id"] = self.published.id_of(number)
         one = publication.describe(self._app, name, args, kwargs, (), options)
         one.gather = self._take
         self.published._note(number, one.task_id)
-        result = self._app._publish(one)
+        self._count(self._app._publish(one))
+
+    def _count(self, result: Any) -> None:
+        """One more is gathered, or sent."""
+        self._left = None
+        number, self._number = self._number, self._number + 1
         if result is not _TAKEN:
             # It went its own way, or a policy answered for it.
             self.published._note(number, result.id)
@@ -166,15 +175,14 @@ class Sender:
             self._flush()
 
     def _alone(self, publish: Callable[[], Any]) -> None:
+        self._left = lambda: self._alone(publish)
         self._flush()
-        result = publish()
-        number, self._number = self._number, self._number + 1
-        self.published._note(number, result.id)
-        self._done()
+        self._count(publish())
 
     def _take(self, one: Publication, send: Any) -> Any:
         """Take a publication into the batch, or send it alone where it cannot travel in company."""
         app = self._app
+        self._left = lambda: self._count(self._take(one, send))
         outbox = app.outbox
         place = None
         if outbox is not None and not keeping.of_the_worker(one) and one.options.get("connection") is None:
@@ -183,7 +191,10 @@ class Sender:
         if filled is None:
             self._flush()
             one.gather = None
-            return send(one)
+            try:
+                return send(one)
+            except BrokerUnavailable as error:
+                raise self._failed([one.task_id], error, error.maybe_sent) from error
         size.check_bytes(app, one, len(filled.text))
         if self._batch if place is not None else self._kept:
             self._flush()
@@ -221,15 +232,17 @@ class Sender:
         try:
             self._app.quick.send_many(batch, enveloped_together(batch))
         except Failed as error:
-            ids = [filled.task_id for filled in batch]
-            known = "Whether it was sent nobody knows" if error.maybe_sent else "It was not sent"
-            raise BulkFailed(
-                f"The broker did not take a batch of {len(ids)} messages ({error}); {len(self.published)} were sent "
-                f"before. {known}: .sent, .unknown and .not_sent of this error list the ids, and .resume() goes on.",
-                sender=self,
-                batch=ids,
-                maybe_sent=error.maybe_sent,
-            ) from error
+            raise self._failed([filled.task_id for filled in batch], error, error.maybe_sent) from error
+
+    def _failed(self, ids: list[str], error: Exception, maybe_sent: bool) -> BulkFailed:
+        known = "Whether it was sent nobody knows" if maybe_sent else "It was not sent"
+        return BulkFailed(
+            f"The broker did not take a batch of {len(ids)} messages ({error}); {len(self.published)} were sent "
+            f"before. {known}: .sent, .unknown and .not_sent of this error list the ids, and .resume() goes on.",
+            sender=self,
+            batch=ids,
+            maybe_sent=maybe_sent,
+        )
 
     def _done(self) -> None:
         self.published._through(self._number - len(self._batch) - len(self._kept))

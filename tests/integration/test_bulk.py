@@ -15,7 +15,6 @@ from celery import chain
 from django.db import transaction
 
 import orchestrator
-from orchestrator.celery import get_app
 from orchestrator.contracts.errors import InvalidOption, MessageTooBig
 from orchestrator.engine.bulk import BulkFailed
 from orchestrator.outbox.models import OutboxMessage
@@ -23,6 +22,7 @@ from orchestrator.testing import published
 from tests.conftest import Platform
 from tests.seams.test_quick import comparable, ordinary_way
 from tests.support import far_side, labour
+from tests.support.bodies import body_of
 from tests.support.broker import Broker
 from tests.support.wait import eventually
 from tests.support.zoo import add, secretive
@@ -88,7 +88,7 @@ def test_signatures_of_all_kinds_go_in_their_order(broker: Broker) -> None:
     sent = orchestrator.bulk([*mixed, add.s(6, 6).set(queue="other"), add.s(7, 7)])
     assert len(sent) == 6
     assert sent[2] == "mine"
-    assert [json.loads(message["body"])[0] for message in queued(broker)] == [[1, 1], [1, 2], [4, 4], [5, 5], [7, 7]]
+    assert [json.loads(body_of(message))[0] for message in queued(broker)] == [[1, 1], [1, 2], [4, 4], [5, 5], [7, 7]]
     assert [ids(broker)[0], *ids(broker)[2:4]] == [sent[0], *sent[2:4]]
     assert ids(broker, "other") == [sent[4]]
     with ordinary_way():
@@ -178,6 +178,23 @@ def test_rows_of_a_bulk_wait_for_a_relay_while_the_broker_is_away(broker: Broker
     assert ids(broker) == list(sent)
 
 
+def test_going_on_forgets_nobody_where_messages_go_different_ways(broker: Broker) -> None:
+    """A message on Celery's own way fails alone; one that waited behind a batch that failed is not lost."""
+    mixed = [add.s(1, 1), add.s(2, 2).set(link=add.s(1)), add.s(3, 3), chain(add.s(4, 4), add.s(1)), add.s(5, 5)]
+    add.delay(0, 0)
+    broker.kill()
+    try:
+        with pytest.raises(BulkFailed) as caught:
+            orchestrator.bulk(one.set(outbox=False) for one in mixed)
+        with pytest.raises(BulkFailed) as again:
+            caught.value.resume()
+    finally:
+        broker.start()
+    assert (len(caught.value.sent), len(caught.value.not_sent), len(again.value.not_sent)) == (0, 1, 1)
+    assert len(again.value.resume()) == 5
+    assert [json.loads(body_of(message))[0] for message in queued(broker)] == [[n, n] for n in range(6)]
+
+
 @pytest.mark.parametrize("slip", [[1, 2], ["text"], [None]])
 def test_what_is_no_arguments_is_refused(broker: Broker, slip: list[Any]) -> None:
     with pytest.raises(InvalidOption, match="tuple of positional arguments"):
@@ -229,4 +246,3 @@ def test_the_recorder_of_the_testing_kit_sees_them(broker: Broker) -> None:
         add.delay_many([(1, 1), (2, 2)])
     assert len(seen) == 2
     assert queued(broker) == []
-    assert get_app().quick.steady()
