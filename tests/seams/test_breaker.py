@@ -34,7 +34,7 @@ def test_it_opens_and_no_retry_is_burnt_until_a_probe_succeeds(platform: Platfor
     worker = platform.worker(concurrency=2, env=circuits.ENV)
     sent = [reach.delay(str(number)) for number in range(10)]
     eventually(lambda: breakers().show("far").state is not State.CLOSED)
-    stays(lambda: reached() <= 9, 2.5, "it is left alone")
+    stays(lambda: reached() <= 9, 1.5, "it is left alone")
     assert not DeadLetter.objects.exists()
     far_side.record("up")
     assert [one.get(timeout=60) for one in sent] == [str(number) for number in range(10)]
@@ -63,7 +63,7 @@ def test_people_hold_it_open_and_let_it_go(platform: Platform) -> None:
     assert reach.delay("first").get(timeout=60) == "first"
     assert breakers().set("far", Forced.OPEN)
     sent = reach.delay("second")
-    stays(lambda: reached() == 1, 1.5)
+    stays(lambda: reached() == 1, 0.7)
     assert breakers().set("far", None)
     assert sent.get(timeout=60) == "second"
 
