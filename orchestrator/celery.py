@@ -38,6 +38,7 @@ from orchestrator.stores.redis.leases import RedisLeases
 from orchestrator.stores.redis.limits import RedisLimits
 from orchestrator.stores.redis.progress import RedisProgressLog
 from orchestrator.stores.redis.results import ResultStore
+from orchestrator.stores.redis.revoked import RedisRevoked
 from orchestrator.transport import office, registry
 from orchestrator.transport.inflight import Aside
 
@@ -115,6 +116,12 @@ class OrchestratorApp(EngineApp):
                 return None
             self._outbox = (settings, _outbox_of(settings))
         return self._outbox[1]
+
+    @cached_property
+    def revoked(self) -> RedisRevoked:
+        """Ids of tasks that were called off."""
+        settings = conf.settings()
+        return RedisRevoked(conf.state_url(), settings.key_prefix, settings.letterbox_timeout)
 
     @property
     def message_limit(self) -> int:
@@ -240,17 +247,7 @@ def results(task_ids: Iterable[str]) -> list[Any]:
 
 
 def bulk(signatures: Iterable[Any], *, batch_size: int = BATCH) -> Published:
-    """Publish signatures of any number, in batches, in constant memory.
-
-    Args:
-        signatures: taken as they are needed. Chains, groups and chords are published one by one, in their turn.
-        batch_size: messages that are sent in one call, all of them or none.
-
-    Returns:
-        the ids, in order, each made when it is asked for.
-    Raises:
-        BulkFailed: the broker did not take a batch; says what was sent, and can go on from there.
-    """
+    """Publish signatures of any number, in constant memory; see :func:`orchestrator.engine.bulk.bulk`."""
     return _bulk(get_app(), signatures, batch_size)
 
 

@@ -71,7 +71,7 @@ class LimitStore(Protocol):
     """Counts for all processes."""
 
     def acquire(self, asking: Asking, charges: Sequence[Charge], lease: float) -> Granted | Limited:
-        """Take all charges or none, in one round trip; asking again as the same owner is safe."""
+        """Take all charges or none, in one round trip; an owner that asks again keeps its slots."""
 
     def release(self, owner: str, slots: Sequence[str]) -> None:
         """Give slots back, by the ids of their limits."""

@@ -6,7 +6,7 @@ a database model or a Redis client that it does not own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -66,6 +66,24 @@ class Dispatch(Protocol):
 
     def duplicate(self, publication: Publication, task_id: str) -> Any:
         """Return the result object of a call that was not sent, because ``task_id`` is the run already."""
+
+
+class Revoked(Protocol):
+    """Ids of tasks that were called off."""
+
+    def add(self, ids: Iterable[str]) -> None:
+        """Keep ids, for as long as their messages may wait.
+
+        Raises:
+            StoreUnavailable: they are not kept.
+        """
+
+    def since(self, version: int) -> tuple[int, list[str]]:
+        """Return the present version, and all ids if it is another than ``version``.
+
+        Raises:
+            StoreUnavailable: the store cannot be asked.
+        """
 
 
 class Outbox(Protocol):

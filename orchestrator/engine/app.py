@@ -13,7 +13,7 @@ from celery.backends.rpc import RPCBackend
 
 from orchestrator.contracts.message import Parcel, Publication, WireMessage
 from orchestrator.contracts.policy import PolicyStack
-from orchestrator.contracts.ports import Outbox
+from orchestrator.contracts.ports import Outbox, Revoked
 from orchestrator.engine import keeping, posting, publication, redispatch, undelivered
 from orchestrator.engine.defaults import DEFAULTS
 from orchestrator.engine.quick import Quick
@@ -22,6 +22,8 @@ from orchestrator.transport.inflight import Aside
 
 class EngineApp(Celery):  # type: ignore[misc]  # Celery is untyped
     """Celery with ordered policies. Use :class:`orchestrator.OrchestratorApp`, which is wired."""
+
+    control_cls = "orchestrator.engine.revocation:OrchestratedControl"
 
     def __init__(self, main: str | None = None, **kwargs: Any) -> None:
         kwargs.setdefault("task_cls", self.task_cls)
@@ -38,6 +40,11 @@ class EngineApp(Celery):  # type: ignore[misc]  # Celery is untyped
     @property
     def outbox(self) -> Outbox | None:
         """Where messages wait for a transaction; None sends them at once."""
+        return None
+
+    @property
+    def revoked(self) -> Revoked | None:
+        """Where ids of tasks that were called off are kept; None keeps them nowhere."""
         return None
 
     @property

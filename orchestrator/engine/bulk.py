@@ -233,7 +233,17 @@ def delay_many(task: Any, arguments: Iterable[Any], batch_size: int, options: di
 
 
 def bulk(app: Any, signatures: Iterable[Any], batch_size: int) -> Published:
-    """Publish signatures; see :func:`orchestrator.bulk`."""
+    """Publish signatures of any number, in batches, in constant memory.
+
+    Args:
+        signatures: taken as they are needed. Chains, groups and chords are published one by one, in their turn.
+        batch_size: messages that are sent in one call, all of them or none.
+
+    Returns:
+        the ids, in order, each made when it is asked for.
+    Raises:
+        BulkFailed: the broker did not take a batch; says what was sent, and can go on from there.
+    """
     return Sender(app, map(_signed, signatures), batch_size).run()
 
 

@@ -14,7 +14,7 @@ from celery.worker.state import task_ready
 
 from orchestrator.contracts.message import HEADER, Attempt, Letter
 from orchestrator.contracts.outcome import Outcome, Reason, Verdict
-from orchestrator.engine import letters, limits
+from orchestrator.engine import letters, limits, revocation
 from orchestrator.engine.execution import NO_HEADER
 from orchestrator.engine.holding import hold
 from orchestrator.engine.redispatch import ATTEMPT, PARKS, Parked
@@ -35,6 +35,8 @@ class OrchestratedRequest(Request):  # type: ignore[misc]  # Celery's Request is
 
     def __init__(self, message: Any, **options: Any) -> None:
         super().__init__(message, **options)
+        # Celery asks right after this whether the task was called off.
+        revocation.look(self._app)
         hard, soft = self._request_dict.get("timelimit") or (None, None)
         # Celery's class for this task knows no limits of its own: see consumer.update_strategies.
         self.time_limits = limits.effective(

@@ -220,11 +220,6 @@ class Channel(Clients):
             self.qos.append(message, message.delivery_tag)
         return message
 
-    @property
-    def owner(self) -> str:
-        """Under which name this process holds messages; with a delivery tag it names one claim for ever."""
-        return self.ledger.owner
-
     @cached_property
     def parks(self) -> bool:
         """Whether messages of this broker can wait for limits: those are counted on the same server."""

@@ -8,6 +8,9 @@ and relay looks at the lines whose time has come.
 
 from __future__ import annotations
 
+import json
+import re
+from dataclasses import dataclass
 from typing import Any
 
 import redis
@@ -16,7 +19,15 @@ from redis.connection import parse_url
 from orchestrator import conf
 from orchestrator.contracts.errors import InvalidOption
 from orchestrator.contracts.limiting import Waiting
-from orchestrator.stores.redis.limits import LINES_AT_ONCE, MESSAGES, due_script, park_arguments, park_script
+from orchestrator.stores.redis.limits import (
+    LINE,
+    LINES,
+    LINES_AT_ONCE,
+    MESSAGES,
+    due_script,
+    park_arguments,
+    park_script,
+)
 from orchestrator.transport.keys import RELEASED, SEPARATOR, Keys
 
 
@@ -60,3 +71,50 @@ def release_due(client: redis.Redis, keys: Keys) -> float:
 def count(client: redis.Redis, keys: Keys) -> int:
     """Return how many messages wait for limits."""
     return int(client.hlen(keys.ours + MESSAGES))
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """One message that waits; ``limit`` is the id of the limit that holds it up."""
+
+    limit: str
+    queue: str
+    task: str
+    task_id: str
+    message: bytes
+
+
+def listed(client: redis.Redis, keys: Keys, limit: str, *, offset: int = 0, count: int = 100) -> list[Parked]:
+    """Return messages that wait for a limit, the next one first."""
+    names: Any = client.zrange(keys.ours + LINE + limit, offset, offset + count - 1)
+    return _read(client, keys, limit, names)
+
+
+def find(client: redis.Redis, keys: Keys, task_id: str) -> list[Parked]:
+    """Return the messages of one task that wait; looks through all that do."""
+    pattern = "* " + re.sub(r"([*?\[\]\\])", r"\\\1", task_id)
+    names = [name for name, _ in client.hscan_iter(keys.ours + MESSAGES, match=pattern, count=1000)]
+    lines: Any = client.zrange(keys.ours + LINES, 0, -1) if names else []
+    found = []
+    for line in lines:
+        limit = line.decode()
+        there = [name for name in names if client.zscore(keys.ours + LINE + limit, name) is not None]
+        found += _read(client, keys, limit, there)
+    return found
+
+
+def _read(client: redis.Redis, keys: Keys, limit: str, names: list[Any]) -> list[Parked]:
+    records: Any = client.hmget(keys.ours + MESSAGES, names) if names else []
+    found = []
+    for name, record in zip(names, records, strict=True):
+        if record is None:
+            continue  # released meanwhile
+        _, first, second, rest = record.split(b":", 3)
+        ready, message = rest[: int(first)].decode(), rest[int(first) + int(second) :]
+        try:
+            headers = json.loads(message).get("headers") or {}
+        except (ValueError, AttributeError):
+            headers = {}
+        task_id = name.decode().split(" ", 2)[2]
+        found.append(Parked(limit, keys.queue_of(ready), str(headers.get("task") or ""), task_id, message))
+    return found

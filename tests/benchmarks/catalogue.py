@@ -59,8 +59,10 @@ class Result:
 def benchmarks() -> dict[str, Callable[[Budget], Result]]:
     """Return name -> function."""
     from tests.benchmarks import (
+        backlog,
         bulk_enqueue,
         delay_one_by_one,
+        delayed,
         fairness,
         latency,
         memory_per_message,
@@ -81,6 +83,8 @@ def benchmarks() -> dict[str, Callable[[Budget], Result]]:
         "memory_per_message": memory_per_message.run,
         "latency": latency.run,
         "outbox_latency": outbox_latency.run,
+        "backlog": backlog.run,
+        "delayed": delayed.run,
         "policies": policies.run,
         "results_postgresql": results.on_postgresql,
         "results_sqlite": results.on_sqlite,

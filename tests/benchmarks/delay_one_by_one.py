@@ -21,9 +21,9 @@ WARM_UP = 50
 class Producer:
     """One app's producer in a process of its own."""
 
-    def __init__(self, module: str, **env: str) -> None:
+    def __init__(self, module: str, queue: str = "", **env: str) -> None:
         inherited = {key: value for key, value in platform_env(env).items() if value is not None}
-        self.queue = f"one-by-one-{module}"
+        self.queue = queue or f"one-by-one-{module}"
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.benchmarks.producer", module, self.queue],
             cwd=ROOT,
@@ -56,9 +56,9 @@ class Producer:
         return float(self._process.stdout.readline().split()[1])
 
 
-def ours() -> Producer:
+def ours(queue: str = "") -> Producer:
     """Return the platform's producer, with all defaults."""
-    return Producer("orchestrator.celery", ORCHESTRATOR_TEST_IMPORTS="tests.benchmarks.tasks")
+    return Producer("orchestrator.celery", queue, ORCHESTRATOR_TEST_IMPORTS="tests.benchmarks.tasks")
 
 
 def plain() -> Producer:

@@ -1,4 +1,4 @@
-"""``latency``: ms from ``delay()`` to the start of the body at 20 tasks a second, against the stock transport."""
+"""``latency``: ms from ``delay()`` to the start of the body at 20 tasks a second, against Celery's transport."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ SAMPLES = 100
 class Side:
     """A worker on one transport. The producer is this process, for both, so that only the worker differs."""
 
-    def __init__(self, transport: str) -> None:
+    def __init__(self, transport: str, pool: str) -> None:
         self._queue = f"latency-{transport}"
         env = {"ORCHESTRATOR_TEST_IMPORTS": "tests.benchmarks.tasks", "ORCHESTRATOR_TRANSPORT": transport}
-        self._worker = Worker(concurrency=2, queues=[self._queue], env=env)
+        self._worker = Worker(pool=pool, concurrency=2, queues=[self._queue], env=env)
         self._run = 0
 
     def __enter__(self) -> Self:
@@ -53,7 +53,7 @@ def run(budget: Budget) -> Result:
     pairs: list[tuple[float, float]] = []
     seen: dict[str, list[float]] = {"ours": [], "peer": []}
     with ExitStack() as stack:
-        ours, stock = [stack.enter_context(Side(name)) for name in ("orchestrator", "stock")]
+        ours, stock = [stack.enter_context(Side(*side)) for side in (("orchestrator", "swarm"), ("stock", "prefork"))]
         deadline = time.monotonic() + budget.seconds
         while len(pairs) < budget.runs and (not pairs or time.monotonic() < deadline):
             mine, peer = ours.sample(), stock.sample()

@@ -3,8 +3,8 @@
 ``python -m tests.benchmarks.producer MODULE QUEUE [TASK]``: for each number on standard
 input, sends so many no-ops, or tasks of that name, one by one and prints the seconds of
 CPU used and the seconds that passed. A number may be followed by another name, or by
-``at once`` to send them in bulk. Ends at the end of its input, so it cannot outlive
-whoever started it.
+``at once`` to send them in bulk, by ``later`` to send them for in an hour, or by both.
+Ends at the end of its input, so it cannot outlive whoever started it.
 """
 
 import sys
@@ -24,14 +24,15 @@ def main(module: str, queue: str, name: str = "noop") -> None:
 
     for line in sys.stdin:
         number, _, how = line.strip().partition(" ")
-        count, at_once = int(number), how == "at once"
-        task = getattr(tasks, name if at_once else how or name)
+        count, at_once, later = int(number), how.startswith("at once"), how.endswith("later")
+        task = getattr(tasks, name if at_once or later else how or name)
+        options = {"queue": queue, "countdown": 3600} if later else {"queue": queue}
         begun, begun_at = time.process_time(), time.perf_counter()
         if at_once:
-            task.delay_many((() for _ in range(count)), queue=queue)
+            task.delay_many((() for _ in range(count)), **options)
         else:
             for _ in range(count):
-                task.apply_async(queue=queue)
+                task.apply_async(**options)
         print(time.process_time() - begun, time.perf_counter() - begun_at, flush=True)
 
 

@@ -36,6 +36,8 @@ def benchmarks(*arguments: str) -> subprocess.CompletedProcess[str]:
         ("bulk_enqueue", 10),
         ("memory_per_message", 10),
         ("latency", 0.1),
+        ("outbox_latency", 0.1),
+        ("backlog", 10),
     ],
 )
 def test_a_benchmark_prints_one_object(name: str, least: float) -> None:
@@ -68,15 +70,22 @@ def test_names_are_listed_and_unknown_ones_refused() -> None:
     assert benchmarks("--list").stdout.split() == [
         "overhead",
         "throughput",
+        "throughput_peers",
         "delay_one_by_one",
         "bulk_enqueue",
         "memory_per_message",
         "latency",
+        "outbox_latency",
+        "backlog",
+        "delayed",
         "policies",
+        "results_postgresql",
+        "results_sqlite",
+        "fairness",
     ]
     refused = benchmarks("overhed")
     assert refused.returncode == 2
-    assert "no benchmark overhed; there are: overhead, throughput, delay_one_by_one" in refused.stderr
+    assert "no benchmark overhed; there are: overhead, throughput, throughput_peers" in refused.stderr
 
 
 def test_a_result_is_the_median_of_ratios_not_the_ratio_of_medians() -> None:

@@ -26,7 +26,10 @@ from tests.support.wait import eventually
 from tests.support.worker import Worker, platform_env
 
 PROCESSES = 2
-TASKS = 4000
+#: Tasks a turn where nothing else is said.
+TURN = 4000
+#: Tasks a turn: about a second's work, so that beginning and end of a turn do not count.
+TASKS = {"swarm": 6000, "prefork": 2000, "plain": 1000}
 WARM_UP = 500
 
 
@@ -37,10 +40,14 @@ class Side:
         workers: all of one group; what takes tasks.
         producer: command; has the environment of the first worker.
         idle: whether nothing is left to do.
+        turn: tasks a turn.
     """
 
-    def __init__(self, workers: Sequence[Process], producer: Sequence[str], idle: Callable[[], bool]) -> None:
+    def __init__(
+        self, workers: Sequence[Process], producer: Sequence[str], idle: Callable[[], bool], turn: int = TURN
+    ) -> None:
         self._workers = workers
+        self._turn = turn
         self._command = producer
         self._idle = idle
 
@@ -63,8 +70,9 @@ class Side:
         for worker in self._workers:
             worker.stop()
 
-    def rate(self, tasks: int = TASKS) -> float:
+    def rate(self, tasks: int = 0) -> float:
         """Fill the queue while the worker is stopped; return the tasks per second of working it off."""
+        tasks = tasks or self._turn
         self._signal(signal.SIGSTOP)
         assert self._producer.stdin is not None
         assert self._producer.stdout is not None
@@ -94,6 +102,7 @@ def celery_side(worker: Process, module: str, queue: str) -> Side:
         [worker],
         [sys.executable, "-m", "tests.benchmarks.producer", module, queue],
         lambda: not client.llen(queue) and not inflight.count(client),
+        TASKS.get(queue, TURN),
     )
 
 
@@ -112,11 +121,11 @@ def ours(pool: str) -> Side:
     return celery_side(ours_worker(pool, pool), "orchestrator.celery", pool)
 
 
-def plain_worker(env: Mapping[str, str | None] | None = None) -> Process:
+def plain_worker(env: Mapping[str, str | None] | None = None, queue: str = "plain") -> Process:
     """Return plain Celery with the same settings: late ack, events; its own prefetch."""
     command = ["python", "-m", "celery", "-A", "tests.benchmarks.plain", "worker", "-P", "prefork"]
     return Process(
-        [*command, "-c", str(PROCESSES), "-Q", "plain", "-n", "plain@test", "-l", "INFO"],
+        [*command, "-c", str(PROCESSES), "-Q", queue, "-n", "plain@test", "-l", "INFO"],
         name="plain",
         directory=environment.directory() / "logs",
         env=platform_env({"DJANGO_SETTINGS_MODULE": "tests.benchmarks.plain_settings", **(env or {})}),

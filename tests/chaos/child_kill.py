@@ -37,6 +37,8 @@ from tests.support.worker import Relay, Web, Worker
 
 TASKS = 500
 CONCURRENCY = 2
+#: For even and odd seeds.
+POOLS = ("swarm", "prefork")
 #: Requests at a time.
 CLIENTS = 4
 #: Ends of tasks, by weight.
@@ -63,7 +65,9 @@ class _Play:
         self.asker = _Asker(random.Random(self.dice.random()), self.wanted, orders.seconds)
         self.agenda = Agenda()
         self.done = Counter[str]()
-        self.worker = stack.enter_context(Worker(concurrency=CONCURRENCY, env=env))
+        # The seed says which, so that a run can be repeated.
+        pool = POOLS[orders.seed % 2]
+        self.worker = stack.enter_context(Worker(pool=pool, concurrency=CONCURRENCY, env=env))
         self.relay = stack.enter_context(Relay(env=env))
         self.web = stack.enter_context(Web(workers=2, env={**env, "ORCHESTRATOR_TEST_URLCONF": "tests.chaos.web"}))
         self._outage = stack.enter_context(ExitStack())
@@ -109,6 +113,7 @@ class _Play:
             recovery_s=round(recovery, 2),
             more={
                 "database": connection.vendor,
+                "pool": self.worker.pool,
                 "succeeded": sum(1 for key in confirmed if key in counted.succeeded),
                 "dead_letters": sum(1 for key in confirmed if counted.letters[key]),
                 "unconfirmed": len(self.asker.unclear),

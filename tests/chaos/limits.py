@@ -47,7 +47,8 @@ class _Play:
             "ORCHESTRATOR_TEST_LEASE": str(LEASE),
             "ORCHESTRATOR_TEST_DELIVERIES": "1000",
         }
-        self.workers = [stack.enter_context(Worker(env=env)) for _ in range(WORKERS)]
+        pools = [("prefork", "swarm")[number % 2] for number in range(WORKERS)]
+        self.workers = [stack.enter_context(Worker(pool=pool, env=env)) for pool in pools]
         self.comers = [f"comer-{number}" for number in range(orders.tasks or TASKS)]
         self.loners = [f"loner-{number}" for number in range(max(5, int(len(self.comers) * ALONE)))]
         self.grants: dict[bytes, float] = {}

@@ -203,5 +203,12 @@ def test_the_counts_of_a_line(client: redis.Redis, mine: InFlight, limits: Redis
     mine.park(2, where(SLOT, "b"))
     assert limits.parked() == {"room": 2}
     assert limits.waiting() == {"room": 2}
+    assert [(one.limit, one.queue, one.task_id) for one in parking.listed(client, KEYS, "room")] == [
+        ("room", "q", "a"),
+        ("room", "q", "b"),
+    ]
+    (one,) = parking.find(client, KEYS, "b")
+    assert (one.limit, json.loads(one.message)) == ("room", {"body": "b"})
+    assert parking.find(client, KEYS, "*") == parking.listed(client, KEYS, "elsewhere") == []
     found: Any = client.keys("*")
     assert all(name.startswith((b"{shop}:", b"pre.")) for name in found), "every key carries the prefix"

@@ -48,7 +48,7 @@ def idle(platform: Platform) -> None:
 def test_a_task_that_holds_the_interpreter_runs_once(platform: Platform) -> None:
     """C code that keeps the GIL for longer than the lease: the supervisor renews, so nobody else starts it."""
     swarm(platform)
-    labour.hold_the_interpreter.delay("stuck", 2.5 * LEASE)
+    labour.hold_the_interpreter.delay("stuck", 1.75 * LEASE)
     running("stuck")
     other = swarm(platform)
     ended("stuck")
@@ -150,13 +150,14 @@ def test_no_child_outlives_its_supervisor(platform: Platform) -> None:
     """Nobody would keep its limits or its leases; what it ran runs elsewhere."""
     worker = swarm(platform, 2)
     for key in ("one", "two"):
-        labour.work.delay(key, 4)
+        labour.work.delay(key, 30)
     running("one", "two")
     pids = worker.pool_children()
     worker.kill()
     eventually(lambda: not [pid for pid in pids if _lives(pid)], 2)
-    swarm(platform, 2)
+    other = swarm(platform, 2)
     eventually(lambda: labour.starts("one") == labour.starts("two") == 2, LEASE + 5)
+    other.stop(sig=signal.SIGQUIT)
 
 
 def test_children_are_replaced_after_so_many_tasks_or_so_much_memory(platform: Platform) -> None:
@@ -260,3 +261,23 @@ def test_a_process_that_cannot_start_is_tried_again_with_growing_pauses(platform
     finally:
         gate.unlink(missing_ok=True)
         assert worker.stop() == 0
+
+
+def test_a_task_that_was_acknowledged_early_is_lost_once_and_seen(platform: Platform) -> None:
+    """It never runs twice, and its letter has the message, whether it killed its process or the worker was ended."""
+    worker = swarm(platform, 2)
+    platform.relay()
+    labour.kill_own_process_early.delay("killer")
+    eventually(lambda: DeadLetter.objects.count() == 1, 20, worker.tail)
+    labour.work_early.delay("long", 60)
+    running("long")
+    assert worker.stop(sig=signal.SIGQUIT) == 0
+    eventually(lambda: DeadLetter.objects.count() == 2, 20, worker.tail)
+    rows = {row.task.rpartition(".")[2]: row for row in DeadLetter.objects.all()}
+    assert {name: (row.reason, row.verdict) for name, row in rows.items()} == {
+        "kill_own_process_early": ("worker_lost", "lost"),
+        "work_early": ("worker_lost", "lost"),
+    }
+    assert get_app().decode(rows["work_early"].message)[0] == ["long", 60]
+    idle(platform)
+    assert (len(far_side.effects("killer")), labour.starts("long")) == (1, 1)

@@ -13,14 +13,16 @@ from orchestrator.audit.models import AuditEntry
 from orchestrator.contracts.errors import InvalidOption, UnknownOption
 from orchestrator.deadletters.models import DeadLetter
 from orchestrator.limits import services
+from orchestrator.monitoring import parked, queues
+from orchestrator.transport.pacing import MOST
 from tests.support import environment, far_side, inflight, limited
 from tests.support.limited import BRISK, alone, both, brisk, slow, told
 from tests.support.wait import eventually, stays
 from tests.support.worker import Worker
 from tests.support.zoo import add
 
-#: Messages that one process of a swarm may have claimed before another takes those behind them.
-AHEAD = 16
+#: In a swarm each process starts what it claimed, and one claim may take so many: that far nobody promises an order.
+AHEAD = MOST
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db(transaction=True)]
 
@@ -94,6 +96,10 @@ def test_a_changed_limit_acts_at_once_and_is_audited(running: Worker) -> None:
     eventually(lambda: limited.parked() == 4)
     (state,) = [state for state in services.states() if state.name == "slow"]
     assert (state.declared, state.changed, state.waiting) == ("2/h", "", 4)
+    assert queues.parked(5) == {"slow|a": 4}
+    (waiting, *_) = parked.listed("slow|a")
+    assert (waiting.queue, waiting.task) == ("celery", slow.name)
+    assert [found.limit for found in parked.find(waiting.task_id)] == ["slow|a"]
     services.change("slow", "5/h", actor="somebody")
     eventually(lambda: len(order()) == 5, 2)
     stays(lambda: limited.parked() == 1, 0.3)

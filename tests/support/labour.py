@@ -39,6 +39,18 @@ def kill_own_process(key: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@task(ignore_result=True, acks_late=False)
+def kill_own_process_early(key: str) -> None:
+    """Die of a message that was acknowledged when it started."""
+    kill_own_process.run(key)
+
+
+@task(ignore_result=True, acks_late=False)
+def work_early(key: str, seconds: float) -> None:
+    """Take some time, with a message that was acknowledged when it started."""
+    work.run(key, seconds)
+
+
 def starts(key: str) -> int:
     """Return how often ``work`` started."""
     return len(far_side.effects(f"{key}:start"))

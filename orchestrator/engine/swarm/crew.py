@@ -98,27 +98,37 @@ class Crew:
         broken = status > 255 and time.monotonic() < berth.forked_at + SHORT_LIFE
         ready = slot.state == READY and not broken
         self._count(berth)
-        if run is not None and run.serial in finished:
+        kept = slot.kept()
+        if run is not None and run.serial in finished and not kept:
             run = None
         if run is not None:
-            self._bequeath(berth, run, owner, status)
-        elif status and not berth.verdict:
+            self._bequeath(berth, run, owner, status, kept)
+        elif berth.inherited and slot.state != READY and not slot.ended:
+            # It has not come to what it was to settle; that is none of the message's doing.
+            berth.estate = berth.inherited
+        if run is None and status and not berth.verdict:
             logger.error("Process %d ended (%s)%s", pid, _ending(status), "" if ready else " before it was ready")
-        requeued = berth.verdict.get("how") == REQUEUE
+        nothing_stays = run is None or kept or berth.verdict.get("how") == REQUEUE
         berth.pid = 0
         self._plan(berth, ready=ready, replace=replace)
-        return Legacy(owner, finished, 0 if run is None or requeued else run.serial) if owner else None
+        return Legacy(owner, finished, 0 if nothing_stays or run is None else run.serial) if owner else None
 
-    def _bequeath(self, berth: Berth, run: Running, owner: str, status: int) -> None:
-        """Leave what ran to the next child, unless it is to run again."""
+    def _bequeath(self, berth: Berth, run: Running, owner: str, status: int, kept: bytes) -> None:
+        """Leave what ran to the next child, unless it is to run again.
+
+        Args:
+            kept: the message, where the broker has been told already that it is done with: that cannot run again.
+        """
         how = berth.verdict or {"how": heir.LOST, "status": status}
         logger.error("Process %d ended (%s) while it ran %s[%s]", berth.pid, _ending(status), run.name, run.task_id)
         if how["how"] == REQUEUE:
-            return
+            if not kept:
+                return
+            how = {"how": heir.LOST, "status": status}
         tries = berth.settling
         if tries >= TRIES:
             logger.error(
-                "%s[%s] could not be settled; it runs again, charged, once its lease is over", run.name, run.task_id
+                "%s[%s] cannot be settled, it ends the process that tries; its lease decides", run.name, run.task_id
             )
             return
         berth.estate = {
@@ -128,6 +138,7 @@ class Crew:
             "id": run.task_id,
             "name": run.name,
             "tries": tries + 1,
+            **({"message": kept.decode()} if kept else {}),
         }
 
     @staticmethod
@@ -140,7 +151,8 @@ class Crew:
         berth.failures = 0 if ready else berth.failures + 1
         pause = min(PAUSE_MOST, PAUSE * 2.0 ** (berth.failures - 1)) if berth.failures else 0.0
         berth.fork_at = time.monotonic() + pause
-        berth.wanted = replace or berth.estate is not None
+        # A worker that is told to end does not wait for one that cannot begin.
+        berth.wanted = replace or (berth.estate is not None and berth.failures <= TRIES)
 
     def to_fork(self) -> list[Berth]:
         """Return the berths whose time for a child has come."""

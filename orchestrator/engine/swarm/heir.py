@@ -6,6 +6,7 @@ successors, which is work of a child. It keeps the lease of the dead one until t
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
@@ -32,10 +33,15 @@ def settle(consumer: Any, estate: dict[str, Any], slot: Slot) -> None:
 
     Args:
         estate: ``owner`` and ``serial`` of the message, the ``attempt`` at it, ``how`` that ended, and ``limit`` in
-            seconds, ``signum`` or ``status`` (as ``os.waitpid`` gives it), depending on that.
+            seconds, ``signum`` or ``status`` (as ``os.waitpid`` gives it), depending on that; ``message`` where the
+            broker has it no more.
         slot: where it is written down, in case a hook of the task ends this process as well.
     """
-    message = consumer.task_consumer.channel.take_over(estate["owner"], estate["serial"])
+    channel, kept = consumer.task_consumer.channel, estate.get("message")
+    if kept:
+        message = channel.Message(json.loads(kept), channel=channel)
+    else:
+        message = channel.take_over(estate["owner"], estate["serial"])
     if message is None:
         logger.info("Task %s[%s] was done with, or went elsewhere.", estate["name"], estate["id"])
         return
@@ -46,7 +52,11 @@ def settle(consumer: Any, estate: dict[str, Any], slot: Slot) -> None:
         message.requeue()
         return
     now = time.monotonic()
-    slot.start(Running(int(message.delivery_tag), time.time(), now, 0.0, 0.0, 0.0, estate["id"], estate["name"]))
+    slot.start(
+        Running(
+            int(message.delivery_tag or estate["serial"]), time.time(), now, 0.0, 0.0, 0.0, estate["id"], estate["name"]
+        )
+    )
     try:
         _settle(consumer, message, task, estate)
     finally:
@@ -55,6 +65,8 @@ def settle(consumer: Any, estate: dict[str, Any], slot: Slot) -> None:
 
 def _settle(consumer: Any, message: Any, task: Any, estate: dict[str, Any]) -> None:
     request = _request(consumer, message, task)
+    # A message that was kept has been acknowledged at its start.
+    request.acknowledged = "message" in estate
     # What the dead one held under this attempt's id, such as a key or a slot, is given back by it.
     request._attempt_id = estate["attempt"]
     request.worker_pid = estate["pid"]

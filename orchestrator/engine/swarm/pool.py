@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
@@ -80,6 +81,9 @@ class ChildPool(BasePool):  # type: ignore[misc]  # Celery is untyped
                 str(request._kwargsrepr),
             )
         )
+        if not request.task.acks_late:
+            # It is acknowledged in a moment. If this process dies of it, the one who settles that needs it.
+            self.slot.keep(json.dumps(request._message.serializable()).encode())
         accept_callback(self._pid, since)
         try:
             self._soft_at = soft_at or _NEVER

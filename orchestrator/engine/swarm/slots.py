@@ -8,7 +8,9 @@ one it runs since when and until when, and which ones it has done with.
 from __future__ import annotations
 
 import mmap
+import os
 import struct
+import tempfile
 import time
 from dataclasses import dataclass
 
@@ -29,6 +31,7 @@ _STATE = 8
 _STARTED = 16
 _FINISHED = 24
 _RUN = 32
+_KEPT = 96
 _RING = 128
 _OWNER = _RING + 8 * REMEMBERED
 _ID = _OWNER + 256
@@ -69,6 +72,8 @@ class Slot:
     def __init__(self, page: memoryview) -> None:
         self._page = page
         self._at = 0
+        # Has no name, so it goes with the last process that has it open.
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - open for as long as the swarm
 
     def clear(self) -> None:
         """Forget everything; before a new child begins."""
@@ -89,12 +94,18 @@ class Slot:
     def start(self, run: Running) -> None:
         """Note what begins now."""
         page = self._page
+        _NUMBER.pack_into(page, _KEPT, 0)
         self._write(_ID, 512, run.task_id)
         self._write(_NAME, 512, run.name)
         self._write(_ARGS, 512, run.args)
         self._write(_KWARGS, 512, run.kwargs)
         _NUMBER.pack_into(page, _STARTED, _NUMBER.unpack_from(page, _STARTED)[0] + 1)
         _RUNNING.pack_into(page, _RUN, run.serial, run.started_at, run.since, run.soft, run.hard, run.hard_limit)
+
+    def keep(self, message: bytes) -> None:
+        """Keep a message that is acknowledged before it has run: nobody else has it then."""
+        os.pwrite(self._file.fileno(), message, 0)
+        _NUMBER.pack_into(self._page, _KEPT, len(message))
 
     def end(self) -> None:
         """Note that nothing runs."""
@@ -135,6 +146,11 @@ class Slot:
         return int(_NUMBER.unpack_from(self._page, _STARTED)[0])
 
     @property
+    def ended(self) -> int:
+        """Tasks that this child has ended, or settled."""
+        return int(_NUMBER.unpack_from(self._page, _FINISHED)[0])
+
+    @property
     def serial(self) -> int:
         """Serial of the running message, 0 if none runs."""
         return int(_NUMBER.unpack_from(self._page, _RUN)[0])
@@ -153,6 +169,10 @@ class Slot:
             texts = [self._read(at) for at in (_ID, _NAME, _ARGS, _KWARGS)]
             if self.serial == serial:
                 return Running(serial, started_at, since, soft, hard, limit, *texts)
+
+    def kept(self) -> bytes:
+        """Return the message of :meth:`keep`, empty if what runs is not acknowledged yet."""
+        return os.pread(self._file.fileno(), int(_NUMBER.unpack_from(self._page, _KEPT)[0]), 0)
 
     def finished(self) -> list[int]:
         """Return the serials of the last messages that the child has done with."""

@@ -14,6 +14,7 @@ from billiard.common import REMAP_SIGTERM
 from celery.worker import state
 from kombu.asynchronous import Hub
 
+from orchestrator import conf
 from orchestrator.engine.swarm import forking, heir
 from orchestrator.engine.swarm.child import Child
 from orchestrator.engine.swarm.control import Controls
@@ -24,6 +25,8 @@ from orchestrator.transport.steward import Steward
 
 logger = logging.getLogger("orchestrator.engine")
 
+#: Signals that ask for an end in order; a terminal sends the last when it closes.
+_STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 #: Seconds between two looks at what the children do.
 LOOK = 0.1
 #: Seconds for which the end waits for a broker that is away; what is not returned by then comes back with its lease.
@@ -71,20 +74,20 @@ class Supervisor:
         self.post.connect()
         self.hub.call_repeatedly(LOOK, self._look)
         self.hub.call_repeatedly(HEARTBEAT, self.post.event, "worker-heartbeat")
-        self.hub.call_repeatedly(self._lease / 4, self._renew)
+        self.hub.call_repeatedly(conf.settings().lease_seconds / 4, self._renew)
         self.hub.propagate_errors = self.post.errors  # type: ignore[assignment]  # kombu says ()
         while not self._over():
             try:
                 self.hub.run_once()
             except self.post.errors as error:
                 self.post.lost(error)
+            except Exception:
+                # Whatever it is, the children need their supervisor.
+                logger.exception("Supervisor")
+                time.sleep(LOOK)
         self.post.close()
         logger.warning("%s has ended.", self.options["hostname"])
         return os.EX_OK
-
-    @property
-    def _lease(self) -> float:
-        return self.post.steward.lease if self.post.steward is not None else 2.0
 
     def _over(self) -> bool:
         if not self._stopping or self.crew.living:
@@ -116,7 +119,7 @@ class Supervisor:
         legacy = self.crew.died(berth, status, replace=not self._stopping)
         if legacy is not None:
             self._legacies.append(legacy)
-            if legacy.stays:
+            if legacy.stays and berth.estate is not None:
                 self._bereft.add(legacy.owner)
             self._reclaim()
 
@@ -211,7 +214,9 @@ class Supervisor:
         self.hub.add_reader(bell, self._on_signals, bell)
         # Celery's own switch, for platforms whose one signal is to end a worker fast.
         self._fast = {signal.SIGQUIT, *({signal.SIGTERM} if REMAP_SIGTERM == "SIGQUIT" else ())}
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD):
+        # Children inherit it, and may be told to look before they can.
+        signal.signal(forking.LOOK_UP, signal.SIG_IGN)
+        for number in (*_STOP, signal.SIGQUIT, signal.SIGCHLD):
             signal.signal(number, lambda *_: None)
 
     def _on_signals(self, bell: int) -> None:
@@ -220,7 +225,7 @@ class Supervisor:
                 self._reap()
             elif number in self._fast or (number == signal.SIGINT and self._stopping):
                 self.hurry(signal.Signals(number).name)
-            elif number in (signal.SIGTERM, signal.SIGINT):
+            elif number in _STOP:
                 self.stop(signal.Signals(number).name)
 
 
