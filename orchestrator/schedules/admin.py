@@ -21,7 +21,7 @@ from django_celery_beat.models import (
     SolarSchedule,
 )
 
-from orchestrator.audit.browsing import short_time
+from orchestrator.audit.browsing import CappedPaginator, recent_values, short_time
 from orchestrator.audit.services import record
 from orchestrator.contracts.errors import BrokerUnavailable, OrchestratorError
 from orchestrator.schedules import services
@@ -62,7 +62,10 @@ class PeriodicTaskAdmin(Recorded, theirs.PeriodicTaskAdmin):  # type: ignore[mis
     list_display: tuple[str, ...] = ("what", "is_on", "scheduler", "upcoming", "last", "runs")
     sortable_by = ("what", "is_on", "last", "runs")
     show_facets = admin.ShowFacets.NEVER
-    list_filter = ("enabled", "one_off", "task", "last_run_at")
+    # A table of any size is counted up to a bound only.
+    paginator = CappedPaginator
+    show_full_result_count = False
+    list_filter = ("enabled", "one_off", recent_values("task"), "last_run_at")
     actions = ("enable_tasks", "disable_tasks", "toggle_tasks", "run_tasks")
 
     class Media:

@@ -36,6 +36,7 @@ def benchmarks(*arguments: str) -> subprocess.CompletedProcess[str]:
         ("bulk_enqueue", 10),
         ("memory_per_message", 10),
         ("latency", 0.1),
+        ("outbox_latency", 0.1),
         ("backlog", 10),
     ],
 )
@@ -74,6 +75,7 @@ def test_names_are_listed_and_unknown_ones_refused() -> None:
         "bulk_enqueue",
         "memory_per_message",
         "latency",
+        "outbox_latency",
         "backlog",
         "delayed",
         "policies",
