@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import resource
@@ -83,7 +84,7 @@ class ChildPool(BasePool):  # type: ignore[misc]  # Celery is untyped
         )
         if not request.task.acks_late:
             # It is acknowledged in a moment. If this process dies of it, the one who settles that needs it.
-            self.slot.keep(json.dumps(request._message.serializable()).encode())
+            self.slot.keep(_whole(request._message))
         accept_callback(self._pid, since)
         try:
             self._soft_at = soft_at or _NEVER
@@ -117,6 +118,15 @@ class ChildPool(BasePool):  # type: ignore[misc]  # Celery is untyped
 
     def _get_info(self) -> dict[str, Any]:
         return {**super()._get_info(), "max-concurrency": 1, "processes": [self._pid], "timeouts": ()}
+
+
+def _whole(message: Any) -> bytes:
+    """Return a kombu message as JSON, from which a channel makes it again."""
+    raw = message.serializable()
+    if isinstance(raw["body"], bytes):
+        raw["body"] = base64.b64encode(raw["body"]).decode()
+        raw["properties"] = {**raw["properties"], "body_encoding": "base64"}
+    return json.dumps(raw).encode()
 
 
 #: Values that a body cannot change.
