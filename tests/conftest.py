@@ -116,12 +116,16 @@ def start(request: pytest.FixtureRequest) -> Iterator[Callable[[Started], Starte
 @pytest.fixture
 def broker() -> Broker:
     """The private broker, empty; nobody remembers that it was ever away."""
+    from kombu import pools
+
     from orchestrator.celery import get_app
     from orchestrator.outbox import sending
 
     sending.rest(0)
-    # A test before this one may have killed it: what the pool holds then is dead.
-    get_app().pool.force_close_all(close_pool=False)
+    # A test before this one may have killed it: what the pools hold then is dead.
+    pools.reset()
+    app = get_app()
+    app._pool = app.amqp._producer_pool = None
     made = environment.world().broker
     made.flush()
     return made
