@@ -5,20 +5,13 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import string
-from collections.abc import Callable, Iterable, Mapping
-from datetime import date, datetime, time
-from decimal import Decimal
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
-from uuid import UUID
 
-from orchestrator.contracts.errors import InvalidOption, UnknownOption
-
-#: Characters of a key: as many as payment providers take.
-LONGEST_KEY = 255
-#: What a key may be made of: values that read the same before and after the wire.
-PLAIN = (str, int, float, Decimal, UUID, date, datetime, time)
+from orchestrator.contracts.errors import InvalidOption
+from orchestrator.contracts.templates import LONGEST as LONGEST_KEY
+from orchestrator.contracts.templates import Template, check_names
 
 Key = str | Callable[..., str]
 
@@ -32,20 +25,7 @@ def names_in(template: str, where: str) -> list[str]:
     Raises:
         InvalidOption: the template does not parse, counts positions or reaches into attributes.
     """
-    try:
-        fields = [field for _, field, _, _ in string.Formatter().parse(template) if field is not None]
-    except ValueError as error:
-        raise InvalidOption(f"{where} does not parse: {error}.") from error
-    names = []
-    for field in fields:
-        name = field.partition("[")[0]
-        if not name.isidentifier():
-            raise InvalidOption(
-                f"{where}: {{{field}}} must name an argument, "
-                "as in {order_id}, or an item of one, as in {order[id]}."
-            )
-        names.append(name)
-    return names
+    return Template(template, where).names
 
 
 def check_template(template: Any, where: str, example: str) -> None:
@@ -63,31 +43,6 @@ def check_template(template: Any, where: str, example: str) -> None:
         )
 
 
-def check_names(
-    names: Iterable[str], kind: str, task: str, parameters: Iterable[inspect.Parameter], sensitive: Iterable[str]
-) -> None:
-    """Refuse a template that a task's signature cannot fill, or that would show what is secret.
-
-    Args:
-        kind: what is declared, as in ``the idempotency key '…'``.
-
-    Raises:
-        UnknownOption: it names an argument that the task does not have.
-        InvalidOption: it names a sensitive one.
-    """
-    parameters = list(parameters)
-    known = [p.name for p in parameters]
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    for name in names:
-        if name in sensitive:
-            raise InvalidOption(
-                f"Task {task!r}: {kind} names {name!r}, which is sensitive, and keys are shown to people. "
-                "Name another argument, or give a callable that returns a digest."
-            )
-        if name not in known and not takes_any:
-            raise UnknownOption.among(name, known, f"{kind} of task {task!r}")
-
-
 def filled(template: str, kind: str, task: str, arguments: Mapping[str, Any]) -> str:
     """Return a template with a call's arguments in it.
 
@@ -95,25 +50,9 @@ def filled(template: str, kind: str, task: str, arguments: Mapping[str, Any]) ->
         InvalidOption: an argument that it names cannot name anything, or is not there.
     """
     try:
-        return _Plain(f"Task {task!r}: {kind}").vformat(template, (), arguments)
+        return _parsed(template, f"Task {task!r}: {kind}").vformat(template, (), arguments)
     except (LookupError, TypeError) as error:
         raise InvalidOption(f"Task {task!r}: {kind} cannot be filled ({type(error).__name__}: {error}).") from error
-
-
-class _Plain(string.Formatter):
-    """Fills a template with plain values only."""
-
-    def __init__(self, where: str) -> None:
-        self._where = where
-
-    def get_field(self, field_name: str, args: Any, kwargs: Any) -> Any:
-        value, first = super().get_field(field_name, args, kwargs)
-        if not isinstance(value, PLAIN) or value == "":
-            raise InvalidOption(
-                f"{self._where} got {field_name}={value!r}, which names nothing. "
-                "Give text, a number, a date or a UUID that is not empty, or use key=<callable>."
-            )
-        return value, first
 
 
 def checked(key: Any, kind: str, task: str, instead: str) -> str:
@@ -166,5 +105,23 @@ def bound(function: Callable[..., Any], args: Any, kwargs: Any) -> tuple[dict[st
 
 
 @lru_cache(maxsize=4096)
+def _parsed(template: str, where: str) -> Template:
+    return Template(template, where)
+
+
+@lru_cache(maxsize=4096)
 def _signature(function: Callable[..., Any]) -> inspect.Signature:
     return inspect.signature(function)
+
+
+__all__ = [
+    "LONGEST_KEY",
+    "Key",
+    "bound",
+    "check_names",
+    "check_template",
+    "checked",
+    "filled",
+    "fingerprint",
+    "names_in",
+]

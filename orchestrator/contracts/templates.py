@@ -14,7 +14,7 @@ from orchestrator.contracts.errors import InvalidOption, UnknownOption
 
 #: What a name may be made of: values that read the same before and after the wire.
 PLAIN = (str, int, float, Decimal, UUID, date, datetime, time)
-#: Characters of a filled template.
+#: Characters of a filled template: as many as payment providers take for a key.
 LONGEST = 255
 
 
@@ -41,28 +41,13 @@ class Template(string.Formatter):
         for name, field in zip(self.names, fields, strict=True):
             if not name.isidentifier():
                 raise InvalidOption(
-                    f"{where}: {{{field}}} must name an argument, as in {{account}}, or an item of one, as in "
-                    "{account[id]}."
+                    f"{where}: {{{field}}} must name an argument, as in {{order_id}}, or an item of one, as in "
+                    "{order[id]}."
                 )
 
     def check(self, task: str, parameters: Iterable[inspect.Parameter], sensitive: Iterable[str]) -> None:
-        """Refuse names that a task's signature does not have, or that would show what is secret.
-
-        Raises:
-            UnknownOption: it names an argument that the task does not have.
-            InvalidOption: it names a sensitive one.
-        """
-        parameters = list(parameters)
-        known = [p.name for p in parameters]
-        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
-        for name in self.names:
-            if name in sensitive:
-                raise InvalidOption(
-                    f"Task {task!r}: {self.where} names {name!r}, which is sensitive, and keys are shown to people. "
-                    "Name another argument, or give a callable that returns a digest."
-                )
-            if name not in known and not takes_any:
-                raise UnknownOption.among(name, known, f"{self.where} of task {task!r}")
+        """Refuse names that a task's signature does not have; errors as for :func:`check_names`."""
+        check_names(self.names, self.where, task, parameters, sensitive)
 
     def fill(self, task: str, arguments: Mapping[str, Any]) -> str:
         """Return the text for one call.
@@ -88,6 +73,31 @@ class Template(string.Formatter):
                 "Give text, a number, a date or a UUID that is not empty, or use a callable."
             )
         return value, first
+
+
+def check_names(
+    names: Iterable[str], kind: str, task: str, parameters: Iterable[inspect.Parameter], sensitive: Iterable[str]
+) -> None:
+    """Refuse a template that a task's signature cannot fill, or that would show what is secret.
+
+    Args:
+        kind: what is declared, as in ``the idempotency key '…'``.
+
+    Raises:
+        UnknownOption: it names an argument that the task does not have.
+        InvalidOption: it names a sensitive one.
+    """
+    parameters = list(parameters)
+    known = [p.name for p in parameters]
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    for name in names:
+        if name in sensitive:
+            raise InvalidOption(
+                f"Task {task!r}: {kind} names {name!r}, which is sensitive, and keys are shown to people. "
+                "Name another argument, or give a callable that returns a digest."
+            )
+        if name not in known and not takes_any:
+            raise UnknownOption.among(name, known, f"{kind} of task {task!r}")
 
 
 def checked(name: Any, where: str) -> str:

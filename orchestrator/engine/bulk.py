@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, overload
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from celery.canvas import Signature
 from celery.exceptions import NotRegistered
@@ -14,6 +13,7 @@ from orchestrator.contracts.errors import BrokerUnavailable, InvalidOption
 from orchestrator.contracts.message import Parcel, Publication
 from orchestrator.engine import keeping, publication, size
 from orchestrator.engine.filling import Filled, enveloped_together
+from orchestrator.engine.published import Published
 from orchestrator.transport.line import Failed
 
 #: Messages of one batch, unless somebody says otherwise, and the most that one may have.
@@ -25,57 +25,6 @@ _TAKEN = object()
 
 #: What ``send_task`` is told of one message.
 Call = tuple[str, Any, Any, dict[str, Any]]
-
-
-class Published(Sequence[str]):
-    """What one bulk published: the ids, in order, each made when it is asked for.
-
-    Takes the same memory for ten messages and ten millions.
-    """
-
-    def __init__(self, app: Any) -> None:
-        self._app = app
-        self._count = 0
-        # 72 random bits once, then a number: shaped as a UUID, which they are to whoever stores or shows them.
-        noise = secrets.token_hex(9)
-        self._head = f"{noise[:8]}-{noise[8:12]}-4{noise[12:15]}-{'89ab'[secrets.randbelow(4)]}{noise[15:]}-"
-        #: Ids that somebody else chose.
-        self._given: dict[int, str] = {}
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self.id_of(number) for number in range(self._count)[index]]
-        return self.id_of(range(self._count)[index])
-
-    def __iter__(self) -> Iterator[str]:
-        return map(self.id_of, range(self._count))
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __repr__(self) -> str:
-        return f"<Published: {self._count} messages>"
-
-    def results(self) -> Iterator[Any]:
-        """Yield Celery's result object of each."""
-        return map(self._app.AsyncResult, self)
-
-    def id_of(self, number: int) -> str:
-        """Return the id of the message with this number, published or to be."""
-        return self._given.get(number) or f"{self._head}{number:012x}"
-
-    def _note(self, number: int, task_id: str) -> None:
-        if task_id != self.id_of(number):
-            self._given[number] = task_id
-
-    def _through(self, count: int) -> None:
-        self._count = count
 
 
 class BulkFailed(BrokerUnavailable, OperationalError):
@@ -160,7 +109,7 @@ class Sender:
             options["task_id"] = self.published.id_of(number)
         one = publication.describe(self._app, name, args, kwargs, (), options)
         one.gather = self._take
-        self.published._note(number, one.task_id)
+        self.published.note(number, one.task_id)
         self._count(self._app._publish(one))
 
     def _count(self, result: Any) -> None:
@@ -169,7 +118,7 @@ class Sender:
         number, self._number = self._number, self._number + 1
         if result is not _TAKEN:
             # It went its own way, or a policy answered for it.
-            self.published._note(number, result.id)
+            self.published.note(number, result.id)
             self._done()
         elif len(self._batch) >= self._size or len(self._kept) >= self._size or self._bytes >= _BYTES:
             self._flush()
@@ -245,7 +194,7 @@ class Sender:
         )
 
     def _done(self) -> None:
-        self.published._through(self._number - len(self._batch) - len(self._kept))
+        self.published.through(self._number - len(self._batch) - len(self._kept))
 
 
 def delay_many(task: Any, arguments: Iterable[Any], batch_size: int, options: dict[str, Any]) -> Published:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
-from orchestrator.contracts.arguments import Arguments
 from orchestrator.contracts.errors import InvalidOption
 from orchestrator.contracts.fairness import KEY, WEIGHT, checked_weight, template
+from orchestrator.contracts.keys import bound
 from orchestrator.contracts.message import FAIRNESS, Publication
 from orchestrator.contracts.policy import Policy
 from orchestrator.contracts.templates import checked
@@ -19,9 +19,6 @@ class Fairness(Policy):
 
     Republications keep them. *Fails: open, it uses no store.*
     """
-
-    def __init__(self) -> None:
-        self._arguments = Arguments()
 
     def on_publish(self, publication: Publication, proceed: Callable[[Publication], Any]) -> Any:
         """Name the tenant.
@@ -36,8 +33,8 @@ class Fairness(Policy):
             weight = checked_weight(options.pop(WEIGHT, 1), publication.name)
             publication.header[FAIRNESS] = _written(given, weight)
         elif declared and FAIRNESS not in publication.header:
-            arguments = self._arguments.of(task, publication.args, publication.kwargs)
-            if arguments is not None:
+            fits, arguments = bound(task.run, publication.args, publication.kwargs)
+            if fits is not None:
                 publication.header[FAIRNESS] = self._of(task, declared, arguments)
         return proceed(publication)
 

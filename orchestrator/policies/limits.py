@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
-from orchestrator.contracts.arguments import Arguments
 from orchestrator.contracts.errors import InvalidOption, StoreUnavailable
 from orchestrator.contracts.fencing import fenced, fencing
+from orchestrator.contracts.keys import bound
 from orchestrator.contracts.limiting import Asking, Charge, Granted, Limited, LimitStore, Waiting
 from orchestrator.contracts.message import Attempt, Publication
 from orchestrator.contracts.outcome import Defer, Outcome, Park, RateLimited, Verdict
@@ -43,7 +43,6 @@ class Limits(Policy):
         self.limits = limits
         self.lease = lease
         self.fail_open = fail_open
-        self._arguments = Arguments()
 
     @classmethod
     def build(cls, parts: Parts) -> Limits:
@@ -149,10 +148,10 @@ class Limits(Policy):
 
     def _charges(self, task: Any, args: Any, kwargs: Any, priority: int) -> list[Charge]:
         limits = task.limits
-        arguments: dict[str, Any] | None = {}
+        arguments: dict[str, Any] = {}
         if any(limit.reads_arguments for limit in limits):
-            arguments = self._arguments.of(task, args, kwargs)
-            if arguments is None:
+            fits, arguments = bound(task.run, args, kwargs)
+            if fits is None:
                 return []
         return [limit.charge(task.name, arguments, priority) for limit in limits]
 
