@@ -91,9 +91,12 @@ class Clients(stock.Channel):  # type: ignore[misc]  # kombu is untyped
     @cached_property
     def office(self) -> office.Office:
         """This process's office for this broker."""
+        return office.office((*self._place(), self.keys), self._patient_client, self.keys)
+
+    def _place(self) -> tuple[Any, ...]:
+        """Return what tells this broker from others."""
         info = self.connection.client
-        place = (info.transport_cls, info.hostname, info.port, info.virtual_host, info.userid, self.keys)
-        return office.office(place, self._patient_client, self.keys)
+        return (info.transport_cls, info.hostname, info.port, info.virtual_host, info.userid)
 
     @cached_property
     def ledger(self) -> Ledger:

@@ -55,7 +55,9 @@ class Line:
             if not isinstance(channel, Channel):
                 raise Unfit
             self.channel: Any = channel
-            self._wire = channel.pool.make_connection()
+            # Kept: where sentinels know the primary, a connection asks its pool, and has no hold on it.
+            self._pool = channel.pool
+            self._wire = self._pool.make_connection()
             self._wire.retry = Retry(NoBackoff(), 0)
             self._wire.connect()
             # One connection a line: what the channel itself needed was for once.
