@@ -271,9 +271,7 @@ def broker_as_redis() -> str:
 
 
 def limits_place() -> tuple[str, str]:
-    """Return the URL and key prefix of the Redis that counts limits.
-
-    On our transport that is the broker, because messages wait for limits beside their counts.
+    """Return URL and key prefix of the Redis that counts limits: on our transport the broker, where messages wait.
 
     Raises:
         InvalidOption: see :func:`state_url`.

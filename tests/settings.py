@@ -41,7 +41,5 @@ if fail := env.str("ORCHESTRATOR_TEST_LIMITS_FAIL", default=""):
     ORCHESTRATOR["LIMITS_FAIL"] = fail
 if deliveries := env.int("ORCHESTRATOR_TEST_DELIVERIES", default=0):
     ORCHESTRATOR["MAX_DELIVERIES"] = deliveries
-if master := env.str("ORCHESTRATOR_TEST_MASTER", default=""):
-    CELERY_BROKER_TRANSPORT_OPTIONS = {"master_name": master}
 if (waiting := env.int("ORCHESTRATOR_TEST_RESULTS_WAITING", default=-1)) >= 0:
     ORCHESTRATOR["RESULTS_WAITING"] = waiting

@@ -36,7 +36,7 @@ class EngineApp(Celery):  # type: ignore[misc]  # Celery is untyped
         self.steps["consumer"].add("orchestrator.engine.drain:Drain")
 
     def _defaults(self) -> dict[str, Any]:
-        """Return our defaults but for what the project sets, which Celery would let them beat; called when it has read that."""
+        """Return our defaults but for what the project sets: Celery would let added defaults beat that."""
         given = self._conf.maps[:-1]
         theirs = {name for name in DEFAULTS if any(key in one for one in given for key in self._conf._to_keys(name))}
         ours = {name: value for name, value in DEFAULTS.items() if name not in theirs}

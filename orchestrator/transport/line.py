@@ -18,6 +18,7 @@ from redis.retry import Retry
 from orchestrator.stores.redis.scripts import Script
 from orchestrator.transport import delayed, sender, wire
 from orchestrator.transport.channel import Channel
+from orchestrator.transport.refusals import refusal
 from orchestrator.transport.sender import Ready
 
 
@@ -69,9 +70,16 @@ class Line:
         self._declared: set[str] = set()
 
     def declare(self, queue: Any) -> None:
-        """Declare a queue, once for this line."""
+        """Declare a queue, once for this line.
+
+        Raises:
+            Failed: the broker cannot be reached, or refuses; nothing was sent.
+        """
         if queue.name not in self._declared:
-            queue(self.channel).declare()
+            try:
+                queue(self.channel).declare()
+            except (redis.RedisError, OSError) as error:
+                raise Failed(str(error), maybe_sent=False, refused=refusal(error) is not None) from error
             self._declared.add(queue.name)
             self.channel._disconnect_pools()
 

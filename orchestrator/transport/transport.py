@@ -8,6 +8,7 @@ from kombu.transport import redis as stock
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from orchestrator.contracts.errors import InvalidOption
 from orchestrator.transport.channel import FIXED, Channel
 from orchestrator.transport.clients import PATIENCE
 from orchestrator.transport.poller import Poller
@@ -43,6 +44,11 @@ class SentinelChannel(Channel, stock.SentinelChannel):  # type: ignore[misc]  # 
         return (info.transport_cls, *info.alt, self.master_name, info.virtual_host)
 
     def _sentinel_managed_pool(self, asynchronous: bool = False) -> Any:
+        if not self.master_name:
+            raise InvalidOption(
+                "The broker's URL leads to sentinels, and nothing says which primary is meant: set "
+                "CELERY_BROKER_TRANSPORT_OPTIONS['master_name'] to the name that the sentinels know it by."
+            )
         # A sentinel that is away is no reason to wait: there are others, or who publishes has to be told.
         once = {"retry": Retry(NoBackoff(), 0), "socket_timeout": PATIENCE, "socket_connect_timeout": PATIENCE}
         self.sentinel_kwargs = {**once, **(self.sentinel_kwargs or {})}

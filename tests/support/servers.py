@@ -57,11 +57,12 @@ def encrypted(directory: Path) -> Iterator[str]:
 
 
 @contextmanager
-def watched(name: str, directory: Path, master: str) -> Iterator[tuple[str, str, str]]:
+def watched(name: str, directory: Path, master: str, *options: str) -> Iterator[tuple[str, str, str]]:
     """Run a primary, its replica and a sentinel; yield their URLs."""
-    with running(name, directory) as primary:
+    options = ("--repl-diskless-sync-delay", "0", *options)
+    with running(name, directory, *options) as primary:
         port = primary.rpartition(":")[2].partition("/")[0]
-        with running(name, directory, "--replicaof", "127.0.0.1", port, "--repl-diskless-sync-delay", "0") as replica:
+        with running(name, directory, "--replicaof", "127.0.0.1", port, *options) as replica:
             link = redis.Redis.from_url(replica)
             eventually(lambda: link.info("replication")["master_link_status"] == "up", 30, "the replica is in step")
             own = free_port()

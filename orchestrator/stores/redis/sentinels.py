@@ -25,6 +25,9 @@ PORT = 26379
 class SentinelPool(SentinelConnectionPool, redis.BlockingConnectionPool):
     """A pool in which further threads wait for a connection, and connections lead to whoever is the primary."""
 
+    def __init__(self, master: str, sentinels: Any, **options: Any) -> None:
+        super().__init__(master, sentinels, **options)  # type: ignore[no-untyped-call]
+
 
 def sentinel_pool(url: str, **options: Any) -> SentinelPool:
     """Return a pool of connections to the primary.
@@ -45,15 +48,14 @@ def sentinel_pool(url: str, **options: Any) -> SentinelPool:
         )
     bounds = {name: value for name, value in options.items() if name.startswith("socket_") or name == "retry"}
     own = {name: asked.pop(f"sentinel_{name}", None) for name in ("username", "password")}
-    tls = {name: value for name, value in asked.items() if name.startswith("ssl_")}
+    tls: dict[str, Any] = {name: value for name, value in asked.items() if name.startswith("ssl_")}
     if "ssl_check_hostname" in tls:
-        tls["ssl_check_hostname"] = tls["ssl_check_hostname"].lower() in ("1", "true", "yes")  # type: ignore[assignment]
+        tls["ssl_check_hostname"] = tls["ssl_check_hostname"].lower() in ("1", "true", "yes")
     database = next((path for part in parts if (path := part.path.strip("/"))), "0")
+    sentinels: Any = Sentinel
     return SentinelPool(
         master,
-        Sentinel(
-            [(part.hostname or "localhost", part.port or PORT) for part in parts], sentinel_kwargs={**bounds, **own}
-        ),
+        sentinels([(part.hostname or "localhost", part.port or PORT) for part in parts], sentinel_kwargs=bounds | own),
         connection_class=SentinelManagedSSLConnection if tls else SentinelManagedConnection,
         username=next((unquote(part.username) for part in parts if part.username), None),
         password=next((unquote(part.password) for part in parts if part.password), None),
