@@ -16,6 +16,7 @@ from kombu import pools
 from orchestrator.celery import get_app, results
 from orchestrator.contracts.errors import BrokerUnavailable
 from orchestrator.deadletters.models import DeadLetter
+from orchestrator.launch.ports import free_port
 from tests.conftest import Platform
 from tests.support import charges, far_side, inflight, labour, limited, servers, zoo
 from tests.support.wait import eventually, stays
@@ -75,7 +76,10 @@ def test_tls(platform: Platform, tmp_path: Path) -> None:
 
 
 def test_a_failover_costs_nothing(platform: Platform, tmp_path: Path) -> None:
-    """Workers and producers follow the primary, which has no scripts yet; what the replica had is not lost."""
+    """Workers and producers follow the primary, which has no scripts yet; what the replica had is not lost.
+
+    The first sentinel is away all the time.
+    """
     with (
         # An old primary that nobody follows any more must not take messages, which would be lost.
         servers.watched(servers.NAMES[0], tmp_path, MASTER, "--min-replicas-to-write", "1") as (
@@ -83,7 +87,7 @@ def test_a_failover_costs_nothing(platform: Platform, tmp_path: Path) -> None:
             replica,
             sentinel,
         ),
-        pointed_at(sentinel, master_name=MASTER) as env,
+        pointed_at(f"sentinel://127.0.0.1:{free_port()};{sentinel}", master_name=MASTER) as env,
     ):
         worker = platform.worker(concurrency=2, env=env, pool="swarm")
         everything_works(platform, env, worker.tail)
@@ -124,6 +128,8 @@ def test_a_full_memory_is_told_and_survived(platform: Platform) -> None:
     worker = platform.worker(concurrency=2, env=MODULES, pool="swarm")
     labour.work.delay("held", 3)
     eventually(lambda: labour.starts("held"), 20, worker.tail)
+    paid = charges.pay.delay("A3", until="go")
+    eventually(lambda: far_side.effects("pay-A3"), 20, worker.tail)
     labour.work.apply_async(("later",), countdown=2)
     server.config_set("maxmemory", "1mb")
     try:
@@ -131,10 +137,12 @@ def test_a_full_memory_is_told_and_survived(platform: Platform) -> None:
             with pytest.raises(BrokerUnavailable, match="raise its maxmemory") as caught:
                 labour.work.apply_async(("refused",), outbox=False, **options)
             assert not caught.value.maybe_sent
+        far_side.record("go")
         stays(lambda: worker.running, 4, worker.tail())
     finally:
         server.config_set("maxmemory", "0")
     labour.work.delay("after")
+    assert paid.get(timeout=30)["receipt"] == "A3-1"
     keys = ("held", "later", "after")
     eventually(lambda: all(labour.ends(key) for key in keys), 30, worker.tail)
     eventually(lambda: inflight.count(server) == 0, 20, worker.tail)
