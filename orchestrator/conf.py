@@ -15,6 +15,7 @@ from typing import Any
 from django.conf import settings as django_settings
 from django.core.signals import setting_changed
 
+from orchestrator.contracts.addresses import SCHEMES, as_redis
 from orchestrator.contracts.errors import InvalidOption, UnknownOption
 
 #: Names whose values never leave the payload, wherever they appear as an argument
@@ -250,8 +251,8 @@ def state_url() -> str:
         InvalidOption: none is set and the broker is no Redis.
     """
     given = settings().state_url
-    url = given or str(getattr(django_settings, "CELERY_BROKER_URL", "") or "")
-    if not url.startswith(("redis://", "rediss://", "unix://", "redis+socket://")):
+    url = given or _broker_url()
+    if not url.startswith(SCHEMES):
         # The scheme only: the rest may hold a password.
         which = "ORCHESTRATOR['STATE_URL']" if given else "the broker's URL"
         found = f"{which} begins with {url.partition(':')[0]!r}" if url else "none is known"
@@ -260,13 +261,17 @@ def state_url() -> str:
             "set ORCHESTRATOR_STATE_URL (ORCHESTRATOR['STATE_URL']), or ORCHESTRATOR_BROKER_URL to a redis:// URL, "
             "or start the embedded one with 'manage.py up'."
         )
-    return "unix://" + url.removeprefix("redis+socket://") if url.startswith("redis+socket://") else url
+    return as_redis(given) if given else broker_as_redis()
+
+
+def broker_as_redis() -> str:
+    """Return the broker's URL as the stores read it, with what Celery's settings say about sentinels and TLS."""
+    options = getattr(django_settings, "CELERY_BROKER_TRANSPORT_OPTIONS", None)
+    return as_redis(_broker_url(), options, getattr(django_settings, "CELERY_BROKER_USE_SSL", None))
 
 
 def limits_place() -> tuple[str, str]:
-    """Return the URL and key prefix of the Redis that counts limits.
-
-    On our transport that is the broker, because messages wait for limits beside their counts.
+    """Return URL and key prefix of the Redis that counts limits: on our transport the broker, where messages wait.
 
     Raises:
         InvalidOption: see :func:`state_url`.
@@ -275,7 +280,7 @@ def limits_place() -> tuple[str, str]:
     if not limits_beside_messages():
         return state_url(), prefix
     options = getattr(django_settings, "CELERY_BROKER_TRANSPORT_OPTIONS", None) or {}
-    return _broker_url(), options.get("global_keyprefix", "") + prefix
+    return broker_as_redis(), options.get("global_keyprefix", "") + prefix
 
 
 def limits_beside_messages() -> bool:

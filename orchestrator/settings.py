@@ -159,6 +159,8 @@ LOGGING = {
 CELERY_BROKER_URL = (
     env.str("ORCHESTRATOR_BROKER_URL", default="") or env.str("REDIS_URL", default="") or embedded_broker_url(DATA_DIR)
 )
+if master := env.str("ORCHESTRATOR_BROKER_MASTER", default=""):
+    CELERY_BROKER_TRANSPORT_OPTIONS = {"master_name": master}
 CELERY_TIMEZONE = TIME_ZONE
 # One module a field of business; an app with a plain ``tasks.py`` is found without being named here.
 CELERY_IMPORTS = ("tasks.email", "tasks.reports", "tasks.media", "tasks.maintenance", "tasks.payments")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
@@ -19,6 +20,8 @@ from orchestrator.engine.defaults import DEFAULTS
 from orchestrator.engine.quick import Quick
 from orchestrator.transport.inflight import Aside
 
+OPTIONS = "broker_transport_options"
+
 
 class EngineApp(Celery):  # type: ignore[misc]  # Celery is untyped
     """Celery with ordered policies. Use :class:`orchestrator.OrchestratorApp`, which is wired."""
@@ -28,9 +31,25 @@ class EngineApp(Celery):  # type: ignore[misc]  # Celery is untyped
     def __init__(self, main: str | None = None, **kwargs: Any) -> None:
         kwargs.setdefault("task_cls", self.task_cls)
         super().__init__(main, **kwargs)
-        self.add_defaults(DEFAULTS)
+        self.add_defaults(self._defaults)
         # By name: only workers import it.
         self.steps["consumer"].add("orchestrator.engine.drain:Drain")
+
+    def _defaults(self) -> dict[str, Any]:
+        """Return our defaults but for what the project sets: Celery would let added defaults beat that."""
+        given = self._conf.maps[:-1]
+        theirs = {name for name in DEFAULTS if any(key in one for one in given for key in self._conf._to_keys(name))}
+        ours = {name: value for name, value in DEFAULTS.items() if name not in theirs}
+        if OPTIONS in theirs:
+            # Who names a primary or a prefix does not mean to wait for ever.
+            ours[OPTIONS] = {**DEFAULTS[OPTIONS], **self._conf[OPTIONS]}
+        return ours
+
+    def _connection(self, url: str, *args: Any, **options: Any) -> Any:
+        """Return a connection; with ``rediss://``, to a server that shows who it is, unless settings want less."""
+        if str(url).startswith("rediss://") and "ssl_" not in url and not self.conf.broker_use_ssl:
+            options.setdefault("ssl", {"ssl_cert_reqs": ssl.CERT_REQUIRED})
+        return super()._connection(url, *args, **options)
 
     @cached_property
     def stack(self) -> PolicyStack:

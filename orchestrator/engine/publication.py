@@ -16,6 +16,7 @@ from orchestrator.contracts.errors import BrokerUnavailable, InvalidOption, Unkn
 from orchestrator.contracts.message import HEADER, HEADER_VERSION, ONCE, Parcel, Publication
 from orchestrator.engine import keeping, size
 from orchestrator.transport.line import Failed
+from orchestrator.transport.refusals import refusal
 from orchestrator.transport.sender import in_doubt
 
 #: Positional parameters of ``Celery.send_task`` after ``name, args, kwargs``.
@@ -195,6 +196,11 @@ def _direct(app: Any, send_task: Callable[..., Any], publication: Publication) -
             return send_task(*arguments, task_id=publication.task_id, **{**options, "producer": producer})
     except (OperationalError, LimitExceeded, BatchPublishError) as error:
         raise _failed(publication, error) from error
+    except Exception as error:
+        # A queue cannot be declared, say.
+        if refusal(error) is None:
+            raise
+        raise _failed(publication, error) from error
 
 
 def _quickly(app: Any, publication: Publication) -> Any:
@@ -238,21 +244,22 @@ def _refuse_without(outbox: Any, publication: Publication) -> None:
 
 
 def _failed(publication: Publication, error: BaseException, maybe_sent: bool | None = None) -> PublishFailed:
-    refusal = _refusal(error)
+    nobody, refused = _nobody(error), refusal(error)
     if maybe_sent is None:
-        maybe_sent = refusal is None and not isinstance(error, LimitExceeded)
+        maybe_sent = nobody is None and refused is None and not isinstance(error, LimitExceeded)
     maybe_sent = maybe_sent or in_doubt(publication.task_id)
+    reason = nobody or (refused.answer if refused else error)
     known = "It may have been sent all the same" if maybe_sent else "It was not sent"
     return PublishFailed(
-        f"The broker did not take {publication.name}[{publication.task_id}] ({refusal or error}). {known}; "
+        f"The broker did not take {publication.name}[{publication.task_id}] ({reason}). {known}; "
         f"publishing it again with task_id={publication.task_id!r} is safe. "
-        "Is the broker running, and is CELERY_BROKER_URL right?",
+        + ((refused and refused.way_out) or "Is the broker running, and is CELERY_BROKER_URL right?"),
         task_id=publication.task_id,
         maybe_sent=maybe_sent,
     )
 
 
-def _refusal(error: BaseException | None) -> BaseException | None:
+def _nobody(error: BaseException | None) -> BaseException | None:
     """Return the error that says that nobody listened where the broker should be, if there is one."""
     while error is not None:
         if isinstance(error, ConnectionRefusedError):

@@ -8,11 +8,12 @@ from django.db import connections
 
 from orchestrator import conf
 from orchestrator.celery import get_app
+from orchestrator.contracts.addresses import SCHEMES, as_redis
 from orchestrator.monitoring.health import Check
 from orchestrator.stores.redis.client import client
 from orchestrator.stores.redis.letters import letters_stream
 
-REDIS_SCHEMES = ("redis://", "rediss://", "unix://", "redis+socket://", "socket://")
+REDIS_SCHEMES = SCHEMES
 
 
 def database(_timeout: float) -> str:
@@ -56,11 +57,9 @@ def broker_url() -> str:
 
 
 def redis_url(url: str) -> str:
-    """Return a broker URL as redis-py reads it: kombu has names of its own for a Unix socket."""
-    for scheme in ("redis+socket://", "socket://"):
-        if url.startswith(scheme):
-            return "unix://" + url.removeprefix(scheme)
-    return url
+    """Return a broker URL as the stores read it, with what Celery's settings say about sentinels and TLS."""
+    app_conf = get_app().conf
+    return as_redis(url, app_conf.broker_transport_options, app_conf.broker_use_ssl)
 
 
 #: What must answer before this process can do anything of use.

@@ -14,6 +14,7 @@ from orchestrator import conf
 from orchestrator.transport import office
 from orchestrator.transport.keys import Keys
 from orchestrator.transport.ledger import Ledger
+from orchestrator.transport.refusals import WRONG_KIND
 from orchestrator.transport.sender import Sender
 
 #: Seconds that connecting to the broker, and every answer to a producer, may take at most. Kombu connects twice on some
@@ -68,6 +69,16 @@ class Clients(stock.Channel):  # type: ignore[misc]  # kombu is untyped
         finally:
             self._patient = False
 
+    def _size(self, queue: str) -> int:
+        # Asked when a queue is declared. A key that is no list must not keep a worker from its other queues, nor from
+        # this one when it is free; claims say what is wrong, and publishing is refused.
+        try:
+            return int(super()._size(queue))
+        except redis.ResponseError as error:
+            if WRONG_KIND in str(error):
+                return 0
+            raise
+
     def _client_of(self, kind: str, make: Any) -> Any:
         found = self._sync.get(kind)
         if found is None:
@@ -91,9 +102,12 @@ class Clients(stock.Channel):  # type: ignore[misc]  # kombu is untyped
     @cached_property
     def office(self) -> office.Office:
         """This process's office for this broker."""
+        return office.office((*self._place(), self.keys), self._patient_client, self.keys)
+
+    def _place(self) -> tuple[Any, ...]:
+        """Return what tells this broker from others."""
         info = self.connection.client
-        place = (info.transport_cls, info.hostname, info.port, info.virtual_host, info.userid, self.keys)
-        return office.office(place, self._patient_client, self.keys)
+        return (info.transport_cls, info.hostname, info.port, info.virtual_host, info.userid)
 
     @cached_property
     def ledger(self) -> Ledger:

@@ -18,6 +18,7 @@ from redis.retry import Retry
 from orchestrator.stores.redis.scripts import Script
 from orchestrator.transport import delayed, sender, wire
 from orchestrator.transport.channel import Channel
+from orchestrator.transport.refusals import refusal
 from orchestrator.transport.sender import Ready
 
 
@@ -55,7 +56,9 @@ class Line:
             if not isinstance(channel, Channel):
                 raise Unfit
             self.channel: Any = channel
-            self._wire = channel.pool.make_connection()
+            # Kept: where sentinels know the primary, a connection asks its pool, and has no hold on it.
+            self._pool = channel.pool
+            self._wire = self._pool.make_connection()
             self._wire.retry = Retry(NoBackoff(), 0)
             self._wire.connect()
             # One connection a line: what the channel itself needed was for once.
@@ -67,9 +70,16 @@ class Line:
         self._declared: set[str] = set()
 
     def declare(self, queue: Any) -> None:
-        """Declare a queue, once for this line."""
+        """Declare a queue, once for this line.
+
+        Raises:
+            Failed: the broker cannot be reached, or refuses; nothing was sent.
+        """
         if queue.name not in self._declared:
-            queue(self.channel).declare()
+            try:
+                queue(self.channel).declare()
+            except (redis.RedisError, OSError) as error:
+                raise Failed(str(error), maybe_sent=False, refused=refusal(error) is not None) from error
             self._declared.add(queue.name)
             self.channel._disconnect_pools()
 

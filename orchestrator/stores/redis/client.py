@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+from typing import Any
 from urllib.parse import urlsplit
 
 import redis
@@ -16,9 +17,10 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from orchestrator.contracts.errors import InvalidOption
+from orchestrator.stores.redis.sentinels import sentinel_pool
 
-#: What of a URL's scheme redis-py understands.
-SCHEMES = ("redis", "rediss", "unix")
+#: What a URL may begin with.
+SCHEMES = ("redis", "rediss", "unix", "sentinel")
 #: Connections one process may hold to one server; further threads wait for one.
 MAX_CONNECTIONS = 32
 
@@ -30,7 +32,8 @@ def client(url: str, timeout: float) -> redis.Redis:
     """Return this process's client for ``url``.
 
     Args:
-        url: ``redis://``, ``rediss://`` or ``unix://``, as redis-py reads it.
+        url: ``redis://``, ``rediss://`` or ``unix://``, as redis-py reads it, or ``sentinel://``; see
+            :mod:`orchestrator.stores.redis.sentinels`.
         timeout: seconds that connecting, and every reply, may take.
 
     Raises:
@@ -49,7 +52,7 @@ def client(url: str, timeout: float) -> redis.Redis:
 def location(url: str) -> str:
     """Return ``url`` without user, password and query, fit for logs and messages."""
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(url.partition(";")[0])
         where = parts.hostname or ""
         if parts.port:
             where = f"{where}:{parts.port}"
@@ -62,10 +65,11 @@ def _connect(url: str, timeout: float) -> redis.Redis:
     if url.partition("://")[0] not in SCHEMES:
         raise InvalidOption(
             f"Orchestrator keeps its state in Redis or Valkey, and {location(url)!r} is no address of one: "
-            "set ORCHESTRATOR_STATE_URL to a redis://, rediss:// or unix:// URL."
+            "set ORCHESTRATOR_STATE_URL to a redis://, rediss://, sentinel:// or unix:// URL."
         )
+    make: Any = sentinel_pool if url.startswith("sentinel://") else redis.BlockingConnectionPool.from_url
     try:
-        pool = redis.BlockingConnectionPool.from_url(
+        pool = make(
             url,
             max_connections=MAX_CONNECTIONS,
             timeout=timeout,
