@@ -77,7 +77,7 @@ class LimitChangeAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """Show all limits above those that were changed."""
         try:
-            context: dict[str, Any] = {"limits": services.states()}
+            context: dict[str, Any] = {"title": "Limits", "limits": services.states()}
         except StoreUnavailable as error:
-            context = {"limits": [], "limits_error": str(error)}
+            context = {"title": "Limits", "limits": [], "limits_error": str(error)}
         return super().changelist_view(request, {**context, **(extra_context or {})})

@@ -4,5 +4,5 @@ from django.apps import AppConfig
 class RunsConfig(AppConfig):
     name = "orchestrator.runs"
     label = "orchestrator_runs"
-    verbose_name = "Orchestrator runs"
+    verbose_name = "Runs"
     default_auto_field = "django.db.models.BigAutoField"
