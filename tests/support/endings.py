@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from celery.result import AsyncResult
+from celery import states
 from django_celery_results.models import TaskResult
 
 from orchestrator.celery import get_app
@@ -160,8 +160,9 @@ def missing(made: Run, buried: dict[str, str]) -> set[str]:
 
 
 def _idle(made: Run) -> bool:
-    ends = ("succeed", "replace", "defer", "retry_helps", "coroutine", "expired")
-    return all(AsyncResult(made.sent[how], app=get_app()).ready() for how in ends)
+    ids = [made.sent[how] for how in ("succeed", "replace", "defer", "retry_helps", "coroutine", "expired")]
+    # Results are seen before they are rows, and rows are what is looked at afterwards.
+    return TaskResult.objects.filter(task_id__in=ids, status__in=states.READY_STATES).count() == len(ids)
 
 
 def _how(made: Run, row: Any) -> str:
