@@ -81,16 +81,17 @@ def test_until_started_one_message_waits(running: Worker) -> None:
 
 
 def test_until_finished_one_run_is_under_way(running: Worker) -> None:
-    """A run that works or waits for its retry is not over; its success is."""
+    """A run that works is not over, and its retry is no duplicate of it; its success is its end."""
     first = finish.delay("a", 1, until="go")
     eventually(lambda: values("finish", "a"))
     assert finish.delay("a", 2).duplicate_of == first.id
     far_side.record("go")
     assert value(first) == 1
     eventually(lambda: not locks())
-    retried = finish.delay("a", 3, how="retry")
-    eventually(lambda: TaskResult.objects.filter(task_id=retried.id, status="RETRY").exists())
+    retried = finish.delay("a", 3, how="retry", until="again")
+    eventually(lambda: values("finish", "a") == [1, 3])
     assert finish.delay("a", 4).duplicate_of == retried.id
+    far_side.record("again")
     assert value(retried) == 3
     assert values("finish", "a") == [1, 3, 3], "the retry itself was not eaten"
     eventually(lambda: not locks())

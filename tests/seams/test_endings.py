@@ -23,6 +23,11 @@ pytestmark = [pytest.mark.database, pytest.mark.django_db]
 POOLS = ("swarm", "prefork", "solo", "threads")
 
 
+def ran(run: Run, key: str, times: int) -> bool:
+    """Whether an effect came so often. What a process of the swarm did in the 20 ms before its death may come again."""
+    return times <= run.effects[key] <= times + (run.pool == "swarm")
+
+
 @pytest.fixture(scope="module", params=POOLS)
 def run(request: pytest.FixtureRequest, django_db_setup: None, django_db_blocker: object) -> Iterator[Run]:
     """One worker's answer to every ending."""
@@ -53,26 +58,26 @@ def test_no_ending_that_needs_nobody_is_buried(run: Run) -> None:
     assert run.results["defer"].status == "SUCCESS"
     assert run.results["retry_helps"].status == "SUCCESS"
     assert run.results["expired"].status == "REVOKED"
-    assert run.effects["replacement"] == 1
+    assert ran(run, "replacement", 1)
     assert "expired" not in run.effects
 
 
 def test_coroutine_functions_are_run_not_only_created(run: Run) -> None:
     """``async def`` tasks take effect; plain Celery reports SUCCESS without running the body."""
-    assert run.effects["coroutine"] == 1
+    assert ran(run, "coroutine", 1)
     assert run.results["coroutine"].result == '"awaited"'
 
 
 def test_a_deferral_counts_no_retry(run: Run) -> None:
     """A deferred task runs again with the same number of retries."""
-    assert run.effects["defer"] == 3
+    assert ran(run, "defer", 3)
     assert "retries" not in run.results["defer"].meta or '"retries": 0' in run.results["defer"].meta
 
 
 def test_retries_run_as_often_as_declared_and_leave_their_history(run: Run) -> None:
     """Two retries mean three attempts; the letter tells of the first two."""
     row = letter(run, "retries_exhausted")
-    assert run.effects["retries_exhausted"] == 3
+    assert ran(run, "retries_exhausted", 3)
     assert row.retries == 2
     assert [entry["n"] for entry in row.history] == [1, 2]
     assert row.history[0]["error"] == "ConnectionError: attempt 1 refused"
@@ -87,7 +92,7 @@ def test_celerys_own_retry_leaves_a_history_too(run: Run) -> None:
 
 def test_a_permanent_error_is_not_retried(run: Run) -> None:
     """A PermanentError goes straight to the inbox, whatever the task would retry."""
-    assert run.effects["permanent_beats_retry"] == 1
+    assert ran(run, "permanent_beats_retry", 1)
 
 
 def test_a_letter_keeps_error_traceback_worker_and_times(run: Run) -> None:
