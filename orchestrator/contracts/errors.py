@@ -7,8 +7,7 @@
     ├─ PublishError                UnknownTask · MessageTooBig · Unroutable
     ├─ StoreUnavailable            LetterboxUnavailable · BrokerUnavailable
     ├─ RedriveError                AlreadyClosed · TaskMissing · PayloadIncompatible · PayloadUnreadable
-    ├─ IdempotencyConflict
-    └─ PermissionRefused
+    └─ IdempotencyConflict
 
 A class docstring is the default message, so the text that a user meets and the
 text in the reference are one (idea: Procrastinate's exceptions module).
@@ -104,7 +103,3 @@ class PayloadUnreadable(RedriveError):
 
 class IdempotencyConflict(OrchestratorError, PermanentError):
     """An idempotency key was used again for a call with other arguments."""
-
-
-class PermissionRefused(OrchestratorError):
-    """The user may not do this."""
