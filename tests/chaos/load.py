@@ -57,7 +57,7 @@ def play(
                 worker.start()
         # If it never happens, the report says what is missing.
         with contextlib.suppress(NeverHappened):
-            eventually(lambda: not _left(broker) and not _unfinished(keys), PATIENCE[0] + PATIENCE[1] * len(keys))
+            eventually(lambda: not left(broker) and not _unfinished(keys), PATIENCE[0] + PATIENCE[1] * len(keys))
         recovery = time.monotonic() - begun
         counts = far_side.counts()
         return Report(
@@ -67,7 +67,7 @@ def play(
             took_effect=sum(1 for key in keys if counts[f"{key}:end"]),
             lost=len(_unfinished(keys)),
             doubled=sum(1 for key in keys if counts[f"{key}:end"] > 1),
-            leaked=sum(_left(broker).values()),
+            leaked=sum(left(broker).values()),
             recovery_s=round(recovery, 2),
             may_repeat=may_repeat,
             more={
@@ -108,7 +108,8 @@ def _trouble(seconds: float, dice: Random, every: tuple[float, float], blow: Cal
     return blows
 
 
-def _left(broker: Broker) -> Mapping[str, int]:
+def left(broker: Broker) -> Mapping[str, int]:
+    """Return what is not done with, by kind."""
     found = {"queued": int(broker.client.llen("celery")), "in_flight": inflight.count(broker.client)}
     return {kind: count for kind, count in found.items() if count}
 
