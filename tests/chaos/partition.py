@@ -14,7 +14,7 @@ import json
 import time
 from collections import defaultdict
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from orchestrator.celery import get_app
@@ -54,7 +54,7 @@ class _Cut:
     at: float
     healed: float
     #: Processes behind the cut.
-    pids: set[int]
+    pids: list[int]
 
 
 @dataclass
@@ -116,7 +116,7 @@ class _Play:
         """Cut while workers there run something long, and heal."""
         for worker in self.there:
             eventually(lambda worker=worker: self._runs_long(worker) or self._publish_long(), PATIENCE, most=1.0)
-        pids = {pid for worker in self.there for pid in worker.pool_children()}
+        pids = [pid for worker in self.there for pid in worker.pool_children()]
         at = time.time()
         self.proxy.cut()
         pause(self.dice.uniform(*CUT))
@@ -150,6 +150,7 @@ class _Play:
         refused = [one["took"] for one in tries if not one["taken"]]
         repeated = [key for key in asked if len(runs[key].ends) > 1]
         explained = {key for key, _ in victims}
+        wrong = {key: [*runs[key].starts, *runs[key].ends] for key in repeated if key not in explained}
         return Report(
             name="partition",
             seed=self.orders.seed,
@@ -157,7 +158,7 @@ class _Play:
             took_effect=sum(1 for key in asked if runs[key].ends),
             lost=len(self._unfinished(asked)),
             # What ran past its lease may; nothing else.
-            doubled=sum(1 for key in repeated if key not in explained),
+            doubled=len(wrong),
             leaked=sum(load.left(self.broker).values()),
             recovery_s=round(recovery, 2),
             more={
@@ -173,6 +174,7 @@ class _Play:
                 "producer_refused": len(refused),
                 "slowest_refusal_s": round(max(refused, default=0.0), 2),
                 "workers_gone": sum(1 for worker in (*self.here, *self.there) if not worker.running),
+                **({"wrong": wrong, "cut": [asdict(cut) for cut in self.cuts]} if wrong else {}),
             },
         )
 
