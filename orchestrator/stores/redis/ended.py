@@ -18,8 +18,6 @@ logger = logging.getLogger("orchestrator.stores")
 
 #: Key after the prefix; part of the format.
 ENDED = "outbox:ended"
-#: Notes of which one is answered: the answers to the others are read with it.
-ANSWERED = 64
 #: Seconds for which Redis is left alone after it did not answer.
 REST = 1.0
 
@@ -35,17 +33,14 @@ class RedisEndedRows:
         self._timeout = timeout
         self.key = f"{key_prefix}{ENDED}"
         self._wire = Wire(url, timeout)
-        self._notes = 0
         self._rest_until = 0.0
 
     def note(self, row: str) -> None:
         """Note a row, without waiting for an answer. *Fails: open, the row is kept longer.*"""
         if time.monotonic() < self._rest_until:
             return
-        self._notes += 1
-        call = self._wire.tell if self._notes % ANSWERED else self._wire.ask
         try:
-            call(_note, keys=[self.key], args=[row])
+            self._wire.tell(_note, keys=[self.key], args=[row])
         except redis.RedisError as error:
             self._rest_until = time.monotonic() + REST
             logger.info("Rows of the outbox are kept longer than need be: %s", error)
