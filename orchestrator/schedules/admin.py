@@ -71,6 +71,11 @@ class PeriodicTaskAdmin(Recorded, theirs.PeriodicTaskAdmin):  # type: ignore[mis
     class Media:
         css: ClassVar[dict[str, tuple[str, ...]]] = {"all": ("orchestrator_audit/records.css",)}
 
+    def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Render their form, whose script looks up the chosen crontab even if none is."""
+        context["readable_crontabs"][""] = "none chosen"
+        return super().render_change_form(request, context, *args, **kwargs)
+
     @admin.display(description="schedule", ordering="name")
     def what(self, task: PeriodicTask) -> SafeString:
         """Return the name with the task below."""

@@ -10,12 +10,12 @@ import redis
 
 from orchestrator.contracts.limiting import Waiting
 from orchestrator.stores.redis.scripts import Script
-from orchestrator.transport import parking
+from orchestrator.transport import parking, revoked
 from orchestrator.transport.keys import MARK, MARKER_MS, SEPARATOR, STEPS, Keys
 from orchestrator.transport.setback import KEPT, Memory
 
 _PACKAGE = "orchestrator.transport.scripts"
-_claim = Script("fair", "claim", package=_PACKAGE)
+_claim = Script("fair", "revoked", "claim", package=_PACKAGE)
 _give_back = Script("give_back", package=_PACKAGE)
 _renew = Script("renew", package=_PACKAGE)
 _recover = Script("recover", package=_PACKAGE)
@@ -124,11 +124,12 @@ class InFlight:
                 *acks,
             ],
         )
-        acknowledged, more, broken = reply[:3]
+        acknowledged, more, broken, called_off = reply[:4]
         claimed = [
-            Claimed(serial + 1 + at, queues[lists[reply[3 + 2 * at] - 1][1] - 1], reply[4 + 2 * at])
-            for at in range((len(reply) - 3) // 2)
+            Claimed(serial + 1 + at, queues[lists[reply[4 + 2 * at] - 1][1] - 1], reply[5 + 2 * at])
+            for at in range((len(reply) - 4) // 2)
         ]
+        revoked.found(called_off)
         return Turn(claimed, acknowledged, bool(more), lists[broken - 1][0] if broken else "")
 
     def give_back(self, serials: Sequence[int]) -> int:

@@ -15,7 +15,7 @@ from orchestrator.deadletters.models import DeadLetter
 from orchestrator.outbox import sending, sweep
 from orchestrator.outbox.models import OutboxMessage
 from tests.seams.outbox_tasks import commit_and_die, leave_open, order, order_at_last
-from tests.support import environment, far_side
+from tests.support import far_side
 from tests.support.wait import eventually, stays
 from tests.support.worker import ROWS_AT_ONCE, Relay, Worker
 from tests.support.zoo import add, collect, follow
@@ -26,10 +26,9 @@ ENV = {"ORCHESTRATOR_TEST_IMPORTS": "tests.seams.outbox_tasks", "ORCHESTRATOR_TE
 
 
 @pytest.fixture(scope="module")
-def started(django_db_setup: None) -> Iterator[Worker]:
+def started(shared: Any) -> Iterator[Worker]:
     """One worker for all tests here that let it live."""
-    environment.world().broker.flush()
-    with Worker(concurrency=2, env={**ENV, **ROWS_AT_ONCE}) as worker:
+    with shared(Worker(concurrency=2, env={**ENV, **ROWS_AT_ONCE})) as (worker,):
         yield worker
 
 
