@@ -22,7 +22,7 @@ from orchestrator.contracts.limiting import Waiting
 from orchestrator.transport.buffer import STUCK, Buffer, HandedOut, tag_of
 from orchestrator.transport.companion import Companion, Company
 from orchestrator.transport.dues import Dues
-from orchestrator.transport.inflight import Claimed, InFlight
+from orchestrator.transport.inflight import Claimed, InFlight, hang_up
 from orchestrator.transport.keys import Keys
 from orchestrator.transport.pacing import Pace
 from orchestrator.transport.witness import Nobody, Witness
@@ -107,7 +107,8 @@ class Ledger:
             self._bear_witness(acks)
             try:
                 turn = self.inflight.turn(queues, serial, want, acks, strict=strict)
-            except redis.RedisError:
+            except redis.RedisError as error:
+                hang_up(self.client, error)
                 # The call may have been carried out: what it took is returned when the broker answers again.
                 self._dues.returning.update(range(serial + 1, serial + want + 1))
                 self.attention.set()

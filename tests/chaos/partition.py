@@ -12,15 +12,14 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections import defaultdict
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass
 
 from orchestrator.celery import get_app
 from tests.chaos import load
 from tests.chaos.catalogue import Orders, Report
-from tests.support import environment, far_side, labour
+from tests.chaos.runs import Runs, read_runs
+from tests.support import environment, labour
 from tests.support.process import Process
 from tests.support.proxy import Proxy
 from tests.support.wait import NeverHappened, eventually, pause
@@ -57,27 +56,14 @@ class _Cut:
     pids: list[int]
 
 
-@dataclass
-class _Runs:
-    """What the far side saw of one task: starts and ends, by time."""
-
-    starts: list[dict[str, Any]] = field(default_factory=list)
-    ends: list[dict[str, Any]] = field(default_factory=list)
-
-    def lost_by(self, cut: _Cut) -> bool:
-        """Whether it was begun behind a cut, and its end could not be told."""
-        return any(
-            start["pid"] in cut.pids
-            and start["at"] < cut.healed
-            and not any(end["pid"] == start["pid"] and end["at"] < cut.at - UNTOLD for end in self.ends)
-            for start in self.starts
-        )
-
-    def elsewhere(self, cut: _Cut) -> float | None:
-        """When it began on the other side after a cut."""
-        return min(
-            (one["at"] for one in self.starts if one["pid"] not in cut.pids and one["at"] > cut.at), default=None
-        )
+def _lost_by(cut: _Cut, runs: Runs) -> bool:
+    """Whether a task was begun behind a cut, and its end could not be told."""
+    return any(
+        start["pid"] in cut.pids
+        and start["at"] < cut.healed
+        and not any(end["pid"] == start["pid"] and end["at"] < cut.at - UNTOLD for end in runs.ends)
+        for start in runs.starts
+    )
 
 
 class _Play:
@@ -131,7 +117,7 @@ class _Play:
 
     def _runs_long(self, worker: Worker) -> bool:
         """Whether a worker has something to do for longer than the cut may last."""
-        mine, runs = set(worker.pool_children()), _runs()
+        mine, runs = set(worker.pool_children()), read_runs()
         since = time.time() - (LONG - CUT[1])
         return any(start["pid"] in mine and start["at"] > since for key in self.long for start in runs[key].starts)
 
@@ -143,9 +129,9 @@ class _Play:
         asked = [*self.keys, *self.long, *(one["key"] for one in tries if one["taken"])]
         with contextlib.suppress(NeverHappened):
             eventually(lambda: not load.left(self.broker) and not self._unfinished(asked), 2 * PATIENCE)
-        recovery, runs = time.monotonic() - begun, _runs()
-        victims = [(key, cut) for cut in self.cuts for key in asked if runs[key].lost_by(cut)]
-        recovered = [(runs[key].elsewhere(cut), cut) for key, cut in victims]
+        recovery, runs = time.monotonic() - begun, read_runs()
+        victims = [(key, cut) for cut in self.cuts for key in asked if _lost_by(cut, runs[key])]
+        recovered = [(runs[key].elsewhere(cut.pids, cut.at), cut) for key, cut in victims]
         waits = [at - cut.at for at, cut in recovered if at is not None]
         refused = [one["took"] for one in tries if not one["taken"]]
         repeated = [key for key in asked if len(runs[key].ends) > 1]
@@ -180,20 +166,11 @@ class _Play:
 
     @staticmethod
     def _unfinished(asked: list[str]) -> list[str]:
-        runs = _runs()
+        runs = read_runs()
         return [key for key in asked if not runs[key].ends]
 
 
-def _runs() -> defaultdict[str, _Runs]:
-    """Read what happened, by key."""
-    found: defaultdict[str, _Runs] = defaultdict(_Runs)
-    for effect in far_side.effects():
-        key, _, kind = effect["key"].rpartition(":")
-        (found[key].starts if kind == "start" else found[key].ends).append(effect)
-    return found
-
-
-def _stale(runs: _Runs) -> tuple[int, int]:
+def _stale(runs: Runs) -> tuple[int, int]:
     """Count ends of owners after whom others had begun: of a lower number, who are refused, and the rest."""
     refused = let_in = 0
     for end in runs.ends:

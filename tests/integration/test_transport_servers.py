@@ -66,6 +66,14 @@ def sentinel(found: servers.Watched) -> str:
     return "sentinel" + found.sentinel.partition("?")[0].removeprefix("rediss").removeprefix("redis")
 
 
+def leads(server: redis.Redis) -> bool:
+    """Whether a server is a primary; who is made one hangs up on everybody."""
+    try:
+        return bool(server.role()[0] == b"master")
+    except redis.ConnectionError:
+        return False
+
+
 def everything_works(platform: Platform, env: dict[str, str | None], tail: Callable[[], str]) -> None:
     """Publish, delay, claim, settle, bury, remember, limit."""
     platform.relay(env=env)
@@ -117,7 +125,7 @@ def test_a_failover_costs_nothing(platform: Platform, tmp_path: Path) -> None:
         assert old.wait(1, 5000) == 1, "the replica has it"
         new.script_flush()
         redis.Redis.from_url(found.sentinel).execute_command("SENTINEL", "FAILOVER", MASTER)
-        eventually(lambda: new.role()[0] == b"master", 20, "the replica took over", most=0.05)
+        eventually(lambda: leads(new), 20, "the replica took over", most=0.05)
         # What the sentinel does, too, but only ten seconds later.
         old.replicaof("127.0.0.1", new.get_connection_kwargs()["port"])
         task_id = str(uuid4())
@@ -159,7 +167,7 @@ def test_a_killed_primary_costs_nothing_that_its_replica_had(platform: Platform,
         assert redis.Redis.from_url(found.primary).wait(1, 5000) == 1, "the replica has it"
         found.kill_primary()
         new = redis.Redis.from_url(found.replica)
-        eventually(lambda: new.role()[0] == b"master", 30, "the replica took over", most=0.05)
+        eventually(lambda: leads(new), 30, "the replica took over", most=0.05)
         labour.work.delay("after")
         keys = [*long, *waits, "after"]
         eventually(lambda: all(labour.ends(key) for key in keys), 60, worker.tail)
