@@ -104,10 +104,10 @@ class Capture:
                     f"Option {name!r} of {publication.name} is a {type(value).__name__}, which the outbox cannot keep: "
                     "give one that JSON can hold, or publish with outbox=False."
                 ) from error
-        return Parcel(publication.name, publication.task_id, message, self._event)
+        return Parcel(publication.name, publication.task_id, message, self._event, publication.ordering_key)
 
 
-def parcel_of(filled: Filled, task: str) -> Parcel:
+def parcel_of(filled: Filled, publication: Publication) -> Parcel:
     """Return the parcel of a message that was made the quick way."""
     plan, message = filled.plan, json.loads(filled.text)
     kept = WireMessage(
@@ -120,7 +120,8 @@ def parcel_of(filled: Filled, task: str) -> Parcel:
         exchange="",
         routing_key=plan.routing_key,
     )
-    return Parcel(task, filled.task_id, kept, json.loads(filled.event) if filled.event else None)
+    event = json.loads(filled.event) if filled.event else None
+    return Parcel(publication.name, filled.task_id, kept, event, publication.ordering_key)
 
 
 def of_the_worker(publication: Publication) -> bool:

@@ -41,6 +41,8 @@ class OutboxMessage(models.Model):
     claim = models.CharField(max_length=32, blank=True, db_index=True, editable=False)
     #: What the message claims to be the one of, see deduplication; its digest.
     lock = models.CharField(max_length=64, null=True, unique=True, editable=False)
+    #: Rows of one key are sent in the order of their numbers; empty for none.
+    ordering_key = models.CharField(max_length=255, blank=True)
     #: Sendings that failed or were cut off.
     attempts = models.PositiveIntegerField(default=0)
     error = models.TextField(blank=True)
@@ -49,6 +51,11 @@ class OutboxMessage(models.Model):
 
     class Meta:
         ordering = ("id",)
+        indexes = (
+            models.Index(
+                fields=("ordering_key", "id"), condition=~models.Q(ordering_key=""), name="orchestrator_outbox_order"
+            ),
+        )
         default_permissions = ("view",)
         verbose_name = "message"
 

@@ -17,6 +17,7 @@ from django.utils import timezone
 
 from orchestrator.celery import get_app
 from orchestrator.contracts.errors import BrokerUnavailable
+from orchestrator.outbox import turns
 from orchestrator.outbox.models import OutboxMessage
 
 logger = logging.getLogger("orchestrator.outbox")
@@ -102,7 +103,10 @@ class SendAtCommit:
             self._leave(self.together.failed)
             return
         if resting():
-            self._leave("")
+            self._leave("the broker did not answer a moment ago")
+            return
+        if turns.behind(self.row, self.alias, self.together.sent):
+            self._leave(turns.WAITS)
             return
         try:
             send(self.row)
@@ -115,7 +119,7 @@ class SendAtCommit:
 
     def _leave(self, error: str) -> None:
         """Let a relay have it now."""
-        self.together.failed = error or "the broker did not answer a moment ago"
+        self.together.failed = error
         changes: dict[str, Any] = {"due_at": timezone.now(), "error": self.together.failed[:ERROR_LENGTH]}
         try:
             _rows(self.alias).filter(pk=self.row.pk, claim="").update(**changes, attempts=F("attempts") + 1)

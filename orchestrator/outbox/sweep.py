@@ -20,6 +20,7 @@ from django.utils import timezone
 
 from orchestrator import conf
 from orchestrator.contracts.errors import BrokerUnavailable
+from orchestrator.outbox import turns
 from orchestrator.outbox.models import OutboxMessage
 from orchestrator.outbox.sending import ERROR_LENGTH, send
 from orchestrator.outbox.writer import aliases
@@ -62,13 +63,19 @@ def _batch(alias: str, limit: int) -> int:
     if not rows:
         return 0
     sent: list[int] = []
+    #: Keys of which a row could not be sent: what is behind it stays.
+    held = set[str]()
     begun = time.monotonic()
     try:
-        for row in rows:
+        for row in turns.in_turn(rows, alias):
             if time.monotonic() - begun > WORKING:
                 break
+            if row.ordering_key in held:
+                continue
             if _send(row, alias):
                 sent.append(row.pk)
+            elif row.ordering_key:
+                held.add(row.ordering_key)
     finally:
         _all(alias).filter(pk__in=sent)._raw_delete(alias)
         # Whatever was not come to is free again at once.
@@ -96,7 +103,7 @@ def _send(row: OutboxMessage, alias: str) -> bool:
 def _take(alias: str, limit: int) -> Sequence[OutboxMessage]:
     """Claim the oldest due rows, in order."""
     now = timezone.now()
-    due = _all(alias).filter(due_at__lte=now).order_by("pk")
+    due = turns.due(alias, now).order_by("pk")
     if not due.exists():
         # A look costs no lock; on SQLite a claim would take the one there is.
         return ()

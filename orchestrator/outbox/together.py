@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from orchestrator.celery import get_app
 from orchestrator.contracts.errors import BrokerUnavailable
-from orchestrator.outbox import sending
+from orchestrator.outbox import sending, turns
 from orchestrator.outbox.models import OutboxMessage
 
 logger = logging.getLogger("orchestrator.outbox")
@@ -55,6 +55,9 @@ class SendTogetherAtCommit:
                 self._leave("the broker did not answer a moment ago")
                 return
             rows = list(self._rows().order_by("pk"))
+            if len(turns.in_turn(rows, self.alias)) < len(rows):
+                self._leave(turns.WAITS)
+                return
             send(rows)
             self._rows()._raw_delete(self.alias)
         except SoftTimeLimitExceeded:

@@ -15,7 +15,7 @@ from orchestrator.contracts import codec
 from orchestrator.contracts.deduplication import Claim
 from orchestrator.contracts.errors import InvalidOption, UnknownOption
 from orchestrator.contracts.message import HEADER, Parcel
-from orchestrator.outbox import sending, together
+from orchestrator.outbox import sending, together, turns
 from orchestrator.outbox.models import OutboxMessage
 
 #: Rows of one statement.
@@ -71,7 +71,12 @@ class DatabaseOutbox:
         """
         row = self._row(parcel)
         row.due_at += self._grace
-        first = _insert(row, place)
+        if row.ordering_key:
+            with transaction.atomic(using=place, savepoint=False):
+                turns.hold([row.ordering_key], place)
+                first = _insert(row, place)
+        else:
+            first = _insert(row, place)
         if first is None and (connections[place].autocommit or connections[place].in_atomic_block):
             sending.at_commit(row, place)
         # Else the caller commits by hand, which tells nobody: a relay sends it.
@@ -88,7 +93,9 @@ class DatabaseOutbox:
         for row in rows:
             row.due_at += self._grace
             row.claim = claim
-        OutboxMessage.objects.using(place).bulk_create(rows, batch_size=ROWS)
+        with transaction.atomic(using=place, savepoint=False):
+            turns.hold([row.ordering_key for row in rows], place)
+            OutboxMessage.objects.using(place).bulk_create(rows, batch_size=ROWS)
         if connections[place].autocommit or connections[place].in_atomic_block:
             together.at_commit(claim, place)
 
@@ -121,6 +128,7 @@ class DatabaseOutbox:
             kwargs_repr=headers.get("kwargsrepr") or "",
             payload=codec.seal(parcel.message),
             event=parcel.event,
+            ordering_key=parcel.ordering_key,
             created_at=now,
             due_at=now,
             lock=claim.digest if claim is not None and not claim.newest else None,

@@ -8,21 +8,36 @@ nobody must take them for the leavings of a call that was lost.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import threading
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
 
 from orchestrator.stores.redis.direct import packed
 from orchestrator.transport.buffer import Buffer
-from orchestrator.transport.inflight import Call, InFlight, claim_script
+from orchestrator.transport.inflight import Call, InFlight, Turn, claim_script
 
-if TYPE_CHECKING:
-    from orchestrator.transport.ledger import Ledger
+
+class Books(Protocol):
+    """What a claim needs of the ledger."""
+
+    lock: threading.RLock
+    inflight: InFlight
+    ahead: set[Ahead]
+
+    def reserve(self, want: int) -> int:
+        """Set serials aside; return the last one before them."""
+
+    def received(self, buffer: Buffer, turn: Turn) -> bool:
+        """Put what a claim brought into a buffer; whether more waits than was taken."""
+
+    def doubt(self, serials: Iterable[int]) -> None:
+        """Return what may have been taken, when the broker answers again."""
 
 
 class Ahead:
     """A claim on its way, from :meth:`begin` to :meth:`heard` or :meth:`unheard`. One a channel."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Books) -> None:
         self._ledger = ledger
         self._call: Call | None = None
         self._inflight: InFlight | None = None

@@ -10,11 +10,12 @@ import redis
 
 from orchestrator.contracts.limiting import Waiting
 from orchestrator.stores.redis.scripts import Script
-from orchestrator.transport import parking
+from orchestrator.transport import parking, revoked
 from orchestrator.transport.keys import MARK, MARKER_MS, SEPARATOR, STEPS, Keys
+from orchestrator.transport.setback import KEPT, Memory
 
 _PACKAGE = "orchestrator.transport.scripts"
-claim_script = Script("fair", "claim", package=_PACKAGE)
+claim_script = Script("fair", "revoked", "claim", package=_PACKAGE)
 _give_back = Script("give_back", package=_PACKAGE)
 _renew = Script("renew", package=_PACKAGE)
 _recover = Script("recover", package=_PACKAGE)
@@ -64,18 +65,20 @@ class Call:
 
     def turn(self, reply: Any) -> Turn:
         """Read the script's answer."""
-        acknowledged, more, broken = reply[:3]
+        acknowledged, more, broken, called_off = reply[:4]
         claimed = [
-            Claimed(self.serial + 1 + at, self._queues[self._lists[reply[3 + 2 * at] - 1][1] - 1], reply[4 + 2 * at])
-            for at in range((len(reply) - 3) // 2)
+            Claimed(self.serial + 1 + at, self._queues[self._lists[reply[4 + 2 * at] - 1][1] - 1], reply[5 + 2 * at])
+            for at in range((len(reply) - 4) // 2)
         ]
+        revoked.found(called_off)
         return Turn(claimed, acknowledged, bool(more), self._lists[broken - 1][0] if broken else "")
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """What one look for expired leases did."""
+    """What one look for expired leases did; ``forgot`` tells that the broker has lost an earlier one."""
 
+    forgot: bool
     extended: bool
     owners: int
     returned: int
@@ -219,11 +222,16 @@ def reclaim(client: redis.Redis, keys: Keys, owner: str, finished: Sequence[int]
     return int(reply[0]), bool(reply[1])
 
 
-def recover(client: redis.Redis, keys: Keys, lease: float, max_deliveries: int) -> Sweep:
-    """Return messages whose owner's lease ran out; set aside what was delivered ``max_deliveries`` times."""
+def recover(client: redis.Redis, keys: Keys, lease: float, max_deliveries: int, memory: Memory | None = None) -> Sweep:
+    """Return messages whose owner's lease ran out; set aside what was delivered ``max_deliveries`` times.
+
+    Args:
+        memory: what this process knows of earlier sweeps; brought up to date.
+    """
+    memory = memory or Memory()
     reply: Any = _recover(
         client,
-        keys=[keys.owners, keys.swept, keys.aside],
+        keys=[keys.owners, keys.sweeps, keys.aside, keys.setback],
         args=[
             int(lease * 1000),
             max_deliveries,
@@ -232,9 +240,15 @@ def recover(client: redis.Redis, keys: Keys, lease: float, max_deliveries: int) 
             SEPARATOR,
             MARKER_MS,
             MARK,
+            KEPT,
+            memory.number,
+            memory.at,
+            memory.life,
         ],
     )
-    return Sweep(bool(reply[0]), *map(int, reply[1:]))
+    memory.number, memory.at, memory.life = reply[:3]
+    forgot, extended, *counts = reply[3:]
+    return Sweep(bool(forgot), bool(extended), *counts)
 
 
 def aside(client: redis.Redis, keys: Keys, limit: int = 20) -> list[Aside]:

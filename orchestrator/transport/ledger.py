@@ -121,9 +121,7 @@ class Ledger:
         """Put what a claim brought into a buffer; whether more waits than was taken."""
         if turn.broken:
             logger.error("Key %r is no list, so nothing is taken from that queue: rename or delete it.", turn.broken)
-        buffer.messages.extend(turn.claimed)
-        if turn.claimed:
-            buffer.moved_at = time.monotonic()
+        buffer.put(turn.claimed)
         if len(turn.claimed) > 1:
             self.attention.set()
         return turn.more

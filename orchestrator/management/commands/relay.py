@@ -9,6 +9,7 @@ import signal
 import time
 from argparse import ArgumentParser
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
@@ -29,6 +30,7 @@ from orchestrator.runs import drain as results
 from orchestrator.runs.attempts import AttemptDrain
 from orchestrator.runs.outgoing import store
 from orchestrator.stores.redis.presence import SHOW_EVERY, Presence
+from orchestrator.transport.setback import Memory
 
 logger = logging.getLogger("orchestrator.relay")
 
@@ -204,7 +206,7 @@ def _run(drain: Drain, batch: int, show: Callable[[], int]) -> None:
     letters = Duty("Letters", lambda: drain(batch, BUSY_WAIT if busy else WAIT))
     duties = (
         letters,
-        Duty("Delayed messages", delayed.keep_moving, every=MOVE_EVERY),
+        Duty("Delayed messages", partial(delayed.keep_moving, Memory()), every=MOVE_EVERY),
         Duty("Results", _results()),
         Duty("Attempts", attempts),
         Duty("Chords", lambda: chords.look_again(get_app()), every=CHORDS_EVERY),
