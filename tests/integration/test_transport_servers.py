@@ -10,15 +10,13 @@ from uuid import uuid4
 
 import pytest
 import redis
-from django.test import override_settings
-from kombu import pools
 
 from orchestrator.celery import get_app, results
 from orchestrator.contracts.errors import BrokerUnavailable
 from orchestrator.deadletters.models import DeadLetter
 from orchestrator.launch.ports import free_port
 from tests.conftest import Platform
-from tests.support import charges, far_side, inflight, labour, limited, servers, zoo
+from tests.support import charges, elsewhere, far_side, inflight, labour, limited, servers, zoo
 from tests.support.wait import eventually, stays
 
 MODULES = {"ORCHESTRATOR_TEST_IMPORTS": "tests.support.labour,tests.support.limited"}
@@ -28,21 +26,8 @@ MASTER = "ours"
 @contextmanager
 def pointed_at(url: str, **options: Any) -> Iterator[dict[str, str | None]]:
     """Let this process publish elsewhere; yield what makes a worker look there."""
-    app = get_app()
-
-    def begin_anew() -> None:
-        pools.reset()
-        app._pool = app.amqp._producer_pool = None
-
-    before = {name: app.conf[name] for name in ("broker_url", "broker_transport_options")}
-    begin_anew()
-    app.conf.broker_url, app.conf.broker_transport_options = url, {**before["broker_transport_options"], **options}
-    try:
-        with override_settings(CELERY_BROKER_URL=url, CELERY_BROKER_TRANSPORT_OPTIONS=options):
-            yield {**MODULES, "ORCHESTRATOR_BROKER_URL": url, "ORCHESTRATOR_BROKER_MASTER": options.get("master_name")}
-    finally:
-        app.conf.update(before)
-        begin_anew()
+    with elsewhere.pointed_at(url, options):
+        yield {**MODULES, "ORCHESTRATOR_BROKER_URL": url, "ORCHESTRATOR_BROKER_MASTER": options.get("master_name")}
 
 
 def everything_works(platform: Platform, env: dict[str, str | None], tail: Callable[[], str]) -> None:
