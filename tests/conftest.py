@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import pytest
+from django.core.management import call_command
 
 from tests.support import database, environment, far_side
 from tests.support.broker import Broker
@@ -112,6 +113,24 @@ def start(request: pytest.FixtureRequest) -> Iterator[Callable[[Started], Starte
         # A stack, so that one that does not end in order is reported and the others are stopped all the same.
         for process in started:
             stopping.callback(process.__exit__)
+
+
+@pytest.fixture(scope="session")
+def shared(django_db_setup: None, django_db_blocker: Any) -> Callable[..., contextlib.AbstractContextManager[Any]]:
+    """``with shared(Worker(...), Relay()) as (worker, relay)``: what all tests of a module use.
+
+    Each test empties the database as it ends, but these processes end later, and write until then.
+    """
+
+    @contextlib.contextmanager
+    def _share(*processes: Process) -> Iterator[tuple[Process, ...]]:
+        environment.world().broker.flush()
+        with contextlib.ExitStack() as stack:
+            yield tuple(stack.enter_context(process) for process in processes)
+        with django_db_blocker.unblock():
+            call_command("flush", verbosity=0, interactive=False)
+
+    return _share
 
 
 @pytest.fixture

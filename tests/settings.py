@@ -31,6 +31,12 @@ CELERY_IMPORTS = [
 ]
 # Pages that only a chaos scenario has.
 ROOT_URLCONF = env.str("ORCHESTRATOR_TEST_URLCONF", default=ROOT_URLCONF)
+if authority := env.str("ORCHESTRATOR_TEST_AUTHORITY", default=""):
+    CELERY_BROKER_USE_SSL = {"ssl_cert_reqs": "required", "ssl_ca_certs": authority}
+    CELERY_BROKER_TRANSPORT_OPTIONS = {
+        "master_name": env.str("ORCHESTRATOR_BROKER_MASTER"),
+        "sentinel_kwargs": {"ssl": True, **CELERY_BROKER_USE_SSL},
+    }
 if lease := env.float("ORCHESTRATOR_TEST_LEASE", default=0):
     ORCHESTRATOR["LEASE_SECONDS"] = lease
 if resume := env.float("ORCHESTRATOR_TEST_REDRIVE_RESUME", default=0):

@@ -24,8 +24,9 @@ def as_redis(url: str, options: Mapping[str, Any] | None = None, tls: Any = None
     wanted: dict[str, str] = {}
     if scheme == "sentinel":
         wanted["master_name"] = str(options.get("master_name") or "")
-        for name in ("username", "password"):
-            wanted[f"sentinel_{name}"] = str((options.get("sentinel_kwargs") or {}).get(name) or "")
+        for name, value in (options.get("sentinel_kwargs") or {}).items():
+            if name in ("username", "password") or name.startswith("ssl"):
+                wanted[f"sentinel_{name}"] = _name(value) if name == "ssl_cert_reqs" else str(value or "")
     if tls and scheme in ("redis", "rediss", "sentinel"):
         scheme = scheme.replace("redis", "rediss") if scheme == "redis" else scheme
         given = tls if isinstance(tls, Mapping) else {}

@@ -50,6 +50,8 @@ class Publication:
     #: The caller's word on the outbox: None leaves it to the transaction, False sends at once, True or the alias
     #: of a database keeps the message there first.
     outbox: bool | str | None = None
+    #: Messages of one key leave the outbox in the order in which they were published; empty for none.
+    ordering_key: str = ""
     #: Takes the publication, and what would send it, where many travel together; None: it is sent.
     gather: Callable[[Publication, Callable[[Publication], Any]], Any] | None = None
     #: Whether a policy has to hear at once that it was sent, so that it cannot wait for company.
@@ -115,6 +117,9 @@ class Parcel:
     task_id: str
     message: WireMessage
     event: Mapping[str, Any] | None = None
+    ordering_key: str = ""
+    #: Names the publish of it that got no answer, where there was one; for the transport to settle.
+    doubt: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from orchestrator.contracts.errors import InvalidOption, UnknownOption
 from orchestrator.contracts.fairness import check_fairness
 from orchestrator.contracts.idempotency import Idempotent
 from orchestrator.contracts.limits import check_limits
+from orchestrator.contracts.ordering import check_ordering
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +77,7 @@ OPTIONS: Mapping[str, str] = {
     "breaker": 'a Breaker("name", …) value or None',
     "fairness_key": 'a template such as "{tenant}", or a callable',
     "fairness_weight": "a whole number, or a callable",
+    "ordering_key": 'a template such as "{order_id}", or a callable',
     "tracked": "True or False",
     "limits": "a list of RateLimit(...) and Concurrency(...) values",
 }
@@ -149,6 +151,7 @@ def check_options(
     check_limits(task, given.get("limits", ()))
     if "fairness_key" in given or "fairness_weight" in given:
         check_fairness(task, given.get("fairness_key"), given.get("fairness_weight", 1))
+    check_ordering(task, given.get("ordering_key"))
     sensitive = given.get("sensitive", ())
     if isinstance(sensitive, str) or not all(isinstance(name, str) for name in sensitive):
         raise InvalidOption(f"Task {task!r}: sensitive={sensitive!r} must be {OPTIONS['sensitive']}.")

@@ -153,7 +153,7 @@ class Sender:
             if place != self._place:
                 self._flush()
             self._place = place
-            self._kept.append(keeping.parcel_of(filled, one.name))
+            self._kept.append(keeping.parcel_of(filled, one))
         self._bytes += len(filled.text)
         return _TAKEN
 

@@ -27,6 +27,7 @@ from orchestrator.engine import (
     letters,
     reconnect,
     reporting,
+    revocation,
 )
 from orchestrator.engine.request import OrchestratedRequest
 from orchestrator.engine.settlement import settle
@@ -55,6 +56,7 @@ class OrchestratedConsumer(Consumer):  # type: ignore[misc]  # Celery's Consumer
             reporting.route(self.app, self.pool)
             # The pool, made but not started, would fall back to the settings' limits where a request has none.
             self.pool.options.update(timeout=None, soft_timeout=None)
+        revocation.refuse_what_was_called_off()
         self.timer.call_repeatedly(holding.EVERY, holding.retry)
         self._gathering = False
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -12,13 +13,16 @@ from celery._state import _task_stack
 from celery.utils import uuid
 from kombu.exceptions import BatchPublishError, LimitExceeded, OperationalError
 
+from orchestrator.contracts import ordering
 from orchestrator.contracts.errors import BrokerUnavailable, InvalidOption, UnknownOption
 from orchestrator.contracts.message import HEADER, HEADER_VERSION, ONCE, Parcel, Publication
 from orchestrator.engine import keeping, size, times
 from orchestrator.transport.line import Failed
 from orchestrator.transport.refusals import refusal
-from orchestrator.transport.sender import in_doubt
+from orchestrator.transport.sender import doubt, in_doubt
 
+#: Options of a call that this module takes; policies take further ones.
+OURS = ("outbox", ordering.KEY)
 #: Positional parameters of ``Celery.send_task`` after ``name, args, kwargs``.
 POSITIONAL = ("countdown", "eta", "task_id", "producer", "connection", "router", "result_cls", "expires")
 
@@ -48,16 +52,18 @@ def describe(
 
     Raises:
         UnknownOption: an option looks like a slip of ours.
+        InvalidOption: the ordering key cannot be made, or nothing could keep the order.
     """
     if rest:
         options.update(zip(POSITIONAL, rest, strict=False))
     chosen = options.pop("task_id", None)
     task_id = chosen or uuid()
     outbox = options.pop("outbox", None)
+    order = options.pop(ordering.KEY, None)
     for option in options:
         if _slip(option):
             # Celery would carry it along as a property of the message and nobody would ever know.
-            raise UnknownOption.among(option, ("outbox",), f"publishing {name}")
+            raise UnknownOption.among(option, OURS, f"publishing {name}")
     current = _task_stack.top
     headers = options.get("headers")
     carried = headers.get(HEADER) if headers else None
@@ -73,15 +79,37 @@ def describe(
         outbox=outbox,
     )
     publication.header.pop(ONCE, None)
+    if order is not None or getattr(publication.task, ordering.KEY, None) is not None:
+        _put_in_order(app, publication, order)
     if chosen and current is not None and keeping.of_the_worker(publication):
         name_successor(current.request, publication)
     return publication
 
 
+def _put_in_order(app: Any, publication: Publication, given: Any) -> None:
+    """Have a publication wait for its turn in the outbox; what a worker publishes for itself has none."""
+    if keeping.of_the_worker(publication):
+        return
+    name, options = publication.name, publication.options
+    key = ordering.of_call(given, name, publication.task, publication.args, publication.kwargs)
+    if not key:
+        return
+    for at_fault, reason in (
+        (app.outbox is None, "this project has no outbox, which keeps the order. Set ORCHESTRATOR['OUTBOX'] to True"),
+        (publication.outbox is False, "outbox=False sends at once, which keeps no order. Leave one of them away"),
+        (options.get("connection") is not None, "connection= sends at once, which keeps no order. Leave it away"),
+    ):
+        if at_fault:
+            raise InvalidOption(f"{ordering.KEY}={key!r} for {name}: {reason}.")
+    publication.ordering_key = key
+    if publication.outbox is None:
+        publication.outbox = True
+
+
 @cache
 def _slip(option: str) -> bool:
     """Whether a name looks like a slip of our own option."""
-    return bool(difflib.get_close_matches(option, ("outbox",), n=1, cutoff=0.75))
+    return bool(difflib.get_close_matches(option, OURS, n=1, cutoff=0.75))
 
 
 class Dispatcher:
@@ -166,7 +194,7 @@ def sender(app: Any, send_task: Callable[..., Any]) -> Callable[[Publication], A
             if not keeping.broker_refused(app, error):
                 raise
             result, parcel = _built(send_task, publication)
-            outbox.rescue(parcel, error)
+            outbox.rescue(replace(parcel, doubt=doubt(publication.task_id)), error)
             return result
 
     return send

@@ -1,6 +1,7 @@
 """A task that was called off stays so: for workers that were away, were restarted, or start later.
 
-Celery tells its workers once and they remember; here the ids are kept as well, and a
+Celery tells its workers once and they remember; here the ids are kept as well. On our
+transport a claim looks for them, so no message that is claimed later starts. On others a
 worker looks before it begins with a task, unless it has looked within the last second.
 """
 
@@ -8,32 +9,63 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from celery.app.control import Control
+from celery.utils.functional import maybe_list
 from celery.worker import state
 
 from orchestrator.contracts.errors import StoreUnavailable
+from orchestrator.transport import office, revoked
+from orchestrator.transport.transport import Transport
 
 logger = logging.getLogger("orchestrator.engine")
 
-#: Seconds between two looks.
+#: Seconds between two looks on other transports.
 EVERY = 1.0
+#: Commands that call tasks off, whoever sends them: a result object, this class, ``celery control``, Flower.
+COMMANDS = ("revoke", "terminate")
 
 
 class OrchestratedControl(Control):  # type: ignore[misc]  # Celery is untyped
     """Celery's remote control, whose ``revoke`` lasts."""
 
-    def revoke(self, task_id: Any, destination: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Call off a task, or several: workers do not begin with it, also those that start later.
+    def broadcast(
+        self,
+        command: str,
+        arguments: Mapping[str, Any] | None = None,
+        destination: Any = None,
+        connection: Any = None,
+        **options: Any,
+    ) -> Any:
+        """Send a command to workers; ids that it calls off are kept first, whichever workers are told.
+
+        *Fails: closed. What cannot be kept is told to nobody.*
 
         Raises:
-            StoreUnavailable: it could not be kept; no worker was told.
+            StoreUnavailable: the ids could not be kept; doing it again is safe.
         """
-        revoked = self.app.revoked
-        if revoked is not None and not destination:
-            revoked.add([task_id] if isinstance(task_id, str) else list(task_id))
-        return super().revoke(task_id, destination, *args, **kwargs)
+        if command in COMMANDS:
+            named = (arguments or {}).get("task_id") or options.get("task_id")
+            self._keep([str(one) for one in maybe_list(named) or ()], connection)
+        return super().broadcast(command, arguments, destination, connection, **options)
+
+    def _keep(self, ids: list[str], connection: Any) -> None:
+        if not ids:
+            return
+        with self.app.connection_or_acquire(connection) as used:
+            if isinstance(used.transport, Transport):
+                revoked.keep(used, ids)
+                return
+        store = self.app.revoked
+        if store is not None:
+            store.add(ids)
+
+
+def refuse_what_was_called_off() -> None:
+    """Let this worker end claimed messages whose tasks were called off: Celery does, if it knows the id."""
+    revoked.refuse_with(state.revoked.update)
 
 
 class _Looked:
@@ -44,12 +76,12 @@ class _Looked:
 
 
 def look(app: Any) -> None:
-    """Learn what was called off, if the last look is a second ago.
+    """Learn what was called off, if the last look is a second ago and nobody looks as messages are claimed.
 
     *Fails: open. While the store is away, a worker knows what Celery told it.*
     """
     now = time.monotonic()
-    if now < _Looked.at + EVERY or app.revoked is None:
+    if now < _Looked.at + EVERY or office.in_use() or app.revoked is None:
         return
     _Looked.at = now
     try:

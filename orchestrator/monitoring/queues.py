@@ -22,6 +22,8 @@ from orchestrator.stores.redis.letters import letters_stream
 from orchestrator.stores.redis.presence import Presence
 from orchestrator.transport import delayed, fairness, inflight
 from orchestrator.transport.keys import Keys
+from orchestrator.transport.setback import Setback
+from orchestrator.transport.setback import last as last_setback
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,15 @@ def paused(timeout: float) -> list[str]:
         return []
     found = cast("set[bytes]", client(redis_url(broker_url()), timeout).smembers(keys().paused))
     return sorted(name.decode() for name in found)
+
+
+def setback(timeout: float) -> Setback | None:
+    """Return when the broker last came back with an older state than it had, as far as is known.
+
+    Raises:
+        redis.RedisError: the broker cannot be asked.
+    """
+    return last_setback(client(redis_url(broker_url()), timeout), keys()) if _on_redis() else None
 
 
 def letterbox(timeout: float) -> Letterbox:

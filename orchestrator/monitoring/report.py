@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -12,6 +13,7 @@ from orchestrator.monitoring.health import Check, Degraded, Result, Verdict, run
 from orchestrator.monitoring.reach import READY
 from orchestrator.outbox import services as outbox
 from orchestrator.runs import services as runs
+from orchestrator.transport.setback import Setback
 
 #: Seconds that a letter may wait for a relay before somebody should look.
 LETTER_PATIENCE = 30.0
@@ -21,6 +23,8 @@ OUTBOX_PATIENCE = 30.0
 RESULT_PATIENCE = 30.0
 #: Seconds to wait for workers' answers; they come within milliseconds, but all are waited for.
 WORKER_PATIENCE = 1.0
+#: Seconds for which a broker that lost what it had been told is a reason to look.
+SETBACK_SHOWN = 3600.0
 
 
 @dataclass(slots=True)
@@ -39,6 +43,8 @@ class Report:
     open_letters: int | None = None
     outbox: outbox.Lag | None = None
     unwritten: runs.Lag | None = None
+    #: The last time that the broker came back with an older state than it had.
+    setback: Setback | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -57,6 +63,7 @@ class Report:
             "paused": self.paused,
             "parked": self.parked,
             "workers": self.workers,
+            "setback": self.setback and self.setback.as_json(),
             "dead_letters": {
                 "open": self.open_letters,
                 "waiting_for_relay": box and box.waiting,
@@ -96,6 +103,7 @@ def _looks(made: Report) -> list[tuple[str, Check]]:
         for needs, name, look, timeout in (
             ("broker", "queues", _count_queues, 5.0),
             ("broker", "workers", _ask_workers, 10.0),
+            ("broker", "history", _look_for_setback, 5.0),
             ("letterbox", "relay", _look_for_relay, 5.0),
             ("database", "dead letters", _count_letters, 5.0),
             ("database", "outbox", _look_at_outbox, 5.0),
@@ -122,6 +130,17 @@ def _ask_workers(made: Report, _timeout: float) -> str:
     if not made.workers:
         raise Degraded(f"no worker answered within {WORKER_PATIENCE:g} s; start one with 'manage.py worker'")
     return f"{len(made.workers)} answered"
+
+
+def _look_for_setback(made: Report, timeout: float) -> str:
+    found = made.setback = counting.setback(timeout)
+    if found is None:
+        return "nothing was lost, as far as anybody saw"
+    if time.time() - found.noticed < SETBACK_SHOWN:
+        raise Degraded(
+            f"the broker came back with an older state: {found}; see fail-modes.md, and where it keeps its file"
+        )
+    return f"has lost something before: {found}"
 
 
 def _look_for_relay(made: Report, timeout: float) -> str:

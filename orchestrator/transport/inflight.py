@@ -10,11 +10,12 @@ import redis
 
 from orchestrator.contracts.limiting import Waiting
 from orchestrator.stores.redis.scripts import Script
-from orchestrator.transport import parking
+from orchestrator.transport import parking, revoked
 from orchestrator.transport.keys import MARK, MARKER_MS, SEPARATOR, STEPS, Keys
+from orchestrator.transport.setback import KEPT, Memory
 
 _PACKAGE = "orchestrator.transport.scripts"
-_claim = Script("fair", "claim", package=_PACKAGE)
+claim_script = Script("fair", "revoked", "claim", package=_PACKAGE)
 _give_back = Script("give_back", package=_PACKAGE)
 _renew = Script("renew", package=_PACKAGE)
 _recover = Script("recover", package=_PACKAGE)
@@ -47,9 +48,37 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
-class Sweep:
-    """What one look for expired leases did."""
+class Call:
+    """A call of :data:`claim_script`, and what its answer means."""
 
+    keys: list[str]
+    args: list[Any]
+    serial: int
+    want: int
+    _queues: Sequence[str]
+    _lists: Sequence[tuple[str, int]]
+
+    @property
+    def serials(self) -> range:
+        """What it may take, if it is carried out."""
+        return range(self.serial + 1, self.serial + self.want + 1)
+
+    def turn(self, reply: Any) -> Turn:
+        """Read the script's answer."""
+        acknowledged, more, broken, called_off = reply[:4]
+        claimed = [
+            Claimed(self.serial + 1 + at, self._queues[self._lists[reply[4 + 2 * at] - 1][1] - 1], reply[5 + 2 * at])
+            for at in range((len(reply) - 4) // 2)
+        ]
+        revoked.found(called_off)
+        return Turn(claimed, acknowledged, bool(more), self._lists[broken - 1][0] if broken else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What one look for expired leases did; ``forgot`` tells that the broker has lost an earlier one."""
+
+    forgot: bool
     extended: bool
     owners: int
     returned: int
@@ -87,7 +116,12 @@ class InFlight:
         self._mine = keys.inflight(owner)
 
     def turn(self, queues: Sequence[str], serial: int, want: int, acks: Sequence[int], *, strict: bool = False) -> Turn:
-        """Acknowledge some messages and claim up to ``want`` others, best priority first.
+        """Acknowledge some messages and claim up to ``want`` others, best priority first; see :meth:`call`."""
+        call = self.call(queues, serial, want, acks, strict=strict)
+        return call.turn(claim_script(self.client, keys=call.keys, args=call.args))
+
+    def call(self, queues: Sequence[str], serial: int, want: int, acks: Sequence[int], *, strict: bool = False) -> Call:
+        """Return the call that :meth:`turn` makes.
 
         Args:
             queues: in the order of preference within a priority.
@@ -105,10 +139,9 @@ class InFlight:
         ]
         if strict:
             lists.sort(key=lambda entry: entry[1])
-        reply: Any = _claim(
-            self.client,
-            keys=[self._mine, keys.owners, keys.paused, *[name for name, _ in lists], *map(keys.wake, queues)],
-            args=[
+        return Call(
+            [self._mine, keys.owners, keys.paused, *[name for name, _ in lists], *map(keys.wake, queues)],
+            [
                 self.owner,
                 self._lease_ms,
                 serial,
@@ -121,13 +154,11 @@ class InFlight:
                 *queues,
                 *acks,
             ],
+            serial,
+            want,
+            queues,
+            lists,
         )
-        acknowledged, more, broken = reply[:3]
-        claimed = [
-            Claimed(serial + 1 + at, queues[lists[reply[3 + 2 * at] - 1][1] - 1], reply[4 + 2 * at])
-            for at in range((len(reply) - 3) // 2)
-        ]
-        return Turn(claimed, acknowledged, bool(more), lists[broken - 1][0] if broken else "")
 
     def give_back(self, serials: Sequence[int]) -> int:
         """Return claimed messages to the front of their queues, uncharged; return how many were still ours."""
@@ -191,11 +222,16 @@ def reclaim(client: redis.Redis, keys: Keys, owner: str, finished: Sequence[int]
     return int(reply[0]), bool(reply[1])
 
 
-def recover(client: redis.Redis, keys: Keys, lease: float, max_deliveries: int) -> Sweep:
-    """Return messages whose owner's lease ran out; set aside what was delivered ``max_deliveries`` times."""
+def recover(client: redis.Redis, keys: Keys, lease: float, max_deliveries: int, memory: Memory | None = None) -> Sweep:
+    """Return messages whose owner's lease ran out; set aside what was delivered ``max_deliveries`` times.
+
+    Args:
+        memory: what this process knows of earlier sweeps; brought up to date.
+    """
+    memory = memory or Memory()
     reply: Any = _recover(
         client,
-        keys=[keys.owners, keys.swept, keys.aside],
+        keys=[keys.owners, keys.sweeps, keys.aside, keys.setback],
         args=[
             int(lease * 1000),
             max_deliveries,
@@ -204,9 +240,15 @@ def recover(client: redis.Redis, keys: Keys, lease: float, max_deliveries: int) 
             SEPARATOR,
             MARKER_MS,
             MARK,
+            KEPT,
+            memory.number,
+            memory.at,
+            memory.life,
         ],
     )
-    return Sweep(bool(reply[0]), *map(int, reply[1:]))
+    memory.number, memory.at, memory.life = reply[:3]
+    forgot, extended, *counts = reply[3:]
+    return Sweep(bool(forgot), bool(extended), *counts)
 
 
 def aside(client: redis.Redis, keys: Keys, limit: int = 20) -> list[Aside]:
@@ -232,3 +274,12 @@ def count(client: redis.Redis, keys: Keys) -> int:
         for owner in owners:
             pipe.hlen(keys.inflight(owner.decode()))
         return sum(pipe.execute())
+
+
+def hang_up(client: redis.Redis, error: redis.RedisError) -> None:
+    """After a call without an answer, close what is idle: connections that a network forgot are seldom alone.
+
+    To wait for one after the other would take longer than a lease.
+    """
+    if isinstance(error, redis.TimeoutError):
+        client.connection_pool.disconnect(inuse_connections=False)

@@ -64,9 +64,14 @@ class Keys:
         return f"{self.ours}owners"
 
     @property
-    def swept(self) -> str:
-        """STRING ms of the last look for leases that ran out."""
-        return f"{self.ours}swept"
+    def sweeps(self) -> str:
+        """HASH about the last look for leases that ran out, and the one that the broker began its life with."""
+        return f"{self.ours}sweeps"
+
+    @property
+    def setback(self) -> str:
+        """HASH about the last time at which the broker came back without what it had been told last."""
+        return f"{self.ours}setback"
 
     @property
     def paused(self) -> str:

@@ -12,13 +12,14 @@ from typing import Any
 import redis
 
 from orchestrator import conf
-from orchestrator.transport import delayed, inflight, parking
+from orchestrator.transport import delayed, inflight, parking, setback
 from orchestrator.transport.companion import Companion, Company
 from orchestrator.transport.fairness import FairQueues
 from orchestrator.transport.heartbeat import ROUND, Heartbeat
 from orchestrator.transport.inflight import Aside
 from orchestrator.transport.keys import Keys
 from orchestrator.transport.ledger import Ledger
+from orchestrator.transport.setback import Memory
 from orchestrator.transport.witness import Witness
 
 logger = logging.getLogger("orchestrator.transport")
@@ -42,6 +43,7 @@ class Office:
         self.fair = FairQueues(client, keys)
         self._max_deliveries = settings.max_deliveries
         self._lease = settings.lease_seconds
+        self._memory = Memory()
         self._consumers = 0
         self._heartbeat = Heartbeat(
             self.ledger, self.duties, self.release, lambda: self._consumers > 0 or self.ledger.busy
@@ -71,20 +73,25 @@ class Office:
 
     def duties(self) -> float:
         """Do the common duties once; return the seconds until the next delayed message is due."""
-        return duties(self.client, self.keys, self._lease, self._max_deliveries)
+        return duties(self.client, self.keys, self._lease, self._max_deliveries, self._memory)
 
     def release(self) -> float:
         """Release what limits let through; return the seconds until a line has to be looked at again."""
         return parking.release_due(self.client, self.keys)
 
 
-def duties(client: redis.Redis, keys: Keys, lease: float, max_deliveries: int) -> float:
+def duties(client: redis.Redis, keys: Keys, lease: float, max_deliveries: int, memory: Memory | None = None) -> float:
     """Recover what dead owners held, move what is due, bury what cannot be delivered.
+
+    Args:
+        memory: of the caller, who is told in the log if the broker has forgotten what it knows.
 
     Returns:
         seconds until the next delayed message is due.
     """
-    swept = inflight.recover(client, keys, lease, max_deliveries)
+    swept = inflight.recover(client, keys, lease, max_deliveries, memory)
+    if swept.forgot and (found := setback.last(client, keys)):
+        logger.error("The broker came back with an older state: %s", found)
     if swept.owners:
         logger.warning(
             "%d worker(s) gave no sign of life for %g s: returned %d of their messages to the queues, "

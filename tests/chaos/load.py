@@ -22,7 +22,11 @@ TASKS = 300
 POOLS = ("swarm", "prefork")
 #: Seconds; short, so that recovery can be watched.
 LEASE = 3.0
-PATIENCE = 120.0
+#: Seconds to wait for the end: at least, and for each task.
+PATIENCE = (120.0, 0.02)
+PROCESSES = 2
+#: How long tasks take, in seconds: most are short, some are sure to be hit.
+LENGTHS = (0.02, 0.05, 0.1, 0.3, 2.0)
 
 #: Breaks something once; told what there is.
 Blow = Callable[[Broker, list[Worker], Random], None]
@@ -43,10 +47,9 @@ def play(
     keys = [f"task-{number}" for number in range(orders.tasks or TASKS)]
     get_app().set_default()
     with ExitStack() as stack:
-        workers = [stack.enter_context(Worker(pool=pool, concurrency=2, env=env)) for pool in POOLS]
-        for key in keys:
-            # Most are short; some are sure to be hit.
-            labour.work.delay(key, dice.choice([0.02, 0.05, 0.1, 0.3, 2.0]))
+        workers = [stack.enter_context(Worker(pool=pool, concurrency=PROCESSES, env=env)) for pool in POOLS]
+        for key, seconds in zip(keys, _lengths(len(keys), orders.seconds, dice), strict=True):
+            labour.work.delay(key, seconds)
         blows = _trouble(orders.seconds, dice, every, lambda: blow(broker, workers, dice))
         begun = time.monotonic()
         for worker in workers:
@@ -54,7 +57,7 @@ def play(
                 worker.start()
         # If it never happens, the report says what is missing.
         with contextlib.suppress(NeverHappened):
-            eventually(lambda: not _left(broker) and not _unfinished(keys), PATIENCE)
+            eventually(lambda: not left(broker) and not _unfinished(keys), PATIENCE[0] + PATIENCE[1] * len(keys))
         recovery = time.monotonic() - begun
         counts = far_side.counts()
         return Report(
@@ -64,7 +67,7 @@ def play(
             took_effect=sum(1 for key in keys if counts[f"{key}:end"]),
             lost=len(_unfinished(keys)),
             doubled=sum(1 for key in keys if counts[f"{key}:end"] > 1),
-            leaked=sum(_left(broker).values()),
+            leaked=sum(left(broker).values()),
             recovery_s=round(recovery, 2),
             may_repeat=may_repeat,
             more={
@@ -74,6 +77,20 @@ def play(
                 **more,
             },
         )
+
+
+def _lengths(count: int, seconds: float, dice: Random) -> list[float]:
+    """Return how long each task takes; where there are many, fewer are long, to last about as long as the trouble.
+
+    Half of the time that there is goes to the longest ones: whatever is broken then, some of them are hit.
+    """
+    *short, longest = LENGTHS
+    there_is = 0.8 * seconds * PROCESSES * len(POOLS)
+    if count * sum(LENGTHS) / len(LENGTHS) <= there_is:
+        return [dice.choice(LENGTHS) for _ in range(count)]
+    share = there_is / 2 / longest / count
+    stretch = min(1.0, there_is / 2 / (count * sum(short) / len(short)))
+    return [longest if dice.random() < share else dice.choice(short) * stretch for _ in range(count)]
 
 
 def _trouble(seconds: float, dice: Random, every: tuple[float, float], blow: Callable[[], None]) -> int:
@@ -91,7 +108,8 @@ def _trouble(seconds: float, dice: Random, every: tuple[float, float], blow: Cal
     return blows
 
 
-def _left(broker: Broker) -> Mapping[str, int]:
+def left(broker: Broker) -> Mapping[str, int]:
+    """Return what is not done with, by kind."""
     found = {"queued": int(broker.client.llen("celery")), "in_flight": inflight.count(broker.client)}
     return {kind: count for kind, count in found.items() if count}
 

@@ -34,6 +34,7 @@ from orchestrator.policies.redrive import RedriveOnce
 from orchestrator.stores.redis.attempts import RedisAttemptLog
 from orchestrator.stores.redis.breakers import RedisBreakers
 from orchestrator.stores.redis.deduplication import RedisDeduplicationLocks
+from orchestrator.stores.redis.ended import RedisEndedRows
 from orchestrator.stores.redis.idempotency import RedisIdempotencyRecords
 from orchestrator.stores.redis.leases import RedisLeases
 from orchestrator.stores.redis.letters import RedisLetterbox, RedisLetterSource
@@ -59,6 +60,7 @@ headers = st.sampled_from(
         {"v": 1},
         {"v": 1, "redrive": {"of": "x", "letter": "fixed", "nonce": "n"}},
         {"v": 1, "outbox": {"row": "fixed", "nonce": "n"}},
+        {"v": 1, "outbox": {"row": "fixed", "nonce": "n", "kept": True}},
         {"v": 1, "idempotency_key": "one"},
         {"v": 1, "dedup": {"key": "one", "mode": "until_finished", "spans": [0, 60, 0]}},
         {"v": 1, "dedup": {"key": "one", "mode": "latest", "spans": [0, 60, 0]}},
@@ -95,6 +97,7 @@ def parts(url: str, timeout: float = 2.0, prefix: str = "") -> Parts:
         breakers=RedisBreakers(leases),
         attempts=RedisAttemptLog(url, prefix, timeout),
         progress=RedisProgressLog(ResultStore(url, prefix, timeout), lambda call, _: call()),
+        ended_rows=RedisEndedRows(url, prefix, timeout),
         redacted_names=conf.REDACTED_NAMES,
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 from collections.abc import Iterator
@@ -12,17 +11,9 @@ import pytest
 import redis
 
 from orchestrator.stores.redis.calls import call
-from orchestrator.stores.redis.scripts import Script
 from tests.support.broker import Broker
+from tests.support.scripts import script
 from tests.support.wait import eventually
-
-
-def script(text: str) -> Script:
-    """Return a script that is in no file."""
-    made = Script("lease_renew")
-    made.text, made.sha = text, hashlib.sha1(text.encode()).hexdigest()
-    return made
-
 
 ECHO = script("if ARGV[1] == 'fail' then return redis.error_reply('ERR told to') end return {ARGV[1], #KEYS}")
 SLOW = script("local t = redis.call('TIME')[1] + 2 while redis.call('TIME')[1] + 0 < t do end return 'late'")

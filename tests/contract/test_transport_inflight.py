@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 import redis
 
-from orchestrator.transport import delayed, inflight, sender
+from orchestrator.transport import delayed, inflight, sender, setback
 from orchestrator.transport.inflight import InFlight
 from orchestrator.transport.keys import MARK, Keys
+from orchestrator.transport.setback import Memory
 from tests.support import servers
+from tests.support.proxy import Proxy
 from tests.support.wait import eventually
 
 KEYS = Keys("pre.", "{shop}:")
@@ -118,7 +120,7 @@ def test_messages_of_a_dead_owner_come_back_alone_and_are_charged_only_alone(
 ) -> None:
     put(client, "a", "a1", "a2", "a3")
     owner("first").turn(["a"], 0, 2, ())
-    assert expire(client, "first") == inflight.Sweep(False, 1, 2, 0)
+    assert expire(client, "first") == inflight.Sweep(False, False, 1, 2, 0)
     assert waiting(client, "a") == ["a1", "a2", "a3"]
     second = owner("second").turn(["a"], 0, 10, ())
     assert names(second.claimed) == ["a1"]
@@ -135,7 +137,7 @@ def test_what_kills_its_owner_too_often_is_set_aside_with_the_exact_message(
     for death in range(MOST):
         owner(f"owner-{death}").turn(["a"], 0, 5, ())
         swept = expire(client, f"owner-{death}")
-    assert swept == inflight.Sweep(False, 1, 0, 1)
+    assert swept == inflight.Sweep(False, False, 1, 0, 1)
     [found] = inflight.aside(client, KEYS)
     assert (found.reason, found.deliveries, found.queue) == ("poison", MOST, "a")
     assert found.message == b'{"body": "killer"}'
@@ -149,10 +151,51 @@ def test_after_an_outage_everybody_gets_another_lease(client: redis.Redis, owner
     owner("me").turn(["a"], 0, 1, ())
     inflight.recover(client, KEYS, LEASE, MOST)
     client.zadd(KEYS.owners, {"me": 1})
-    client.set(KEYS.swept, 1)
+    client.hset(KEYS.sweeps, "at", 1)
     assert inflight.recover(client, KEYS, LEASE, MOST).extended
     assert inflight.recover(client, KEYS, LEASE, MOST).owners == 0
     eventually(lambda: inflight.recover(client, KEYS, LEASE, MOST).returned == 1, 2 * LEASE + 5)
+
+
+def test_a_broker_with_an_older_state_is_noticed_by_who_remembers(client: redis.Redis) -> None:
+    """Once for each loss, however many notice it; whoever knows most tells how much is lost at least."""
+
+    def sweep(memory: Memory) -> bool:
+        return inflight.recover(client, KEYS, LEASE, MOST, memory).forgot
+
+    first, second = Memory(), Memory()
+    assert not any(sweep(memory) for memory in (first, second))
+    older, since = client.hgetall(KEYS.sweeps), second.at
+    assert not any(sweep(memory) for memory in (first, second))
+    # As another server process reads it from its file.
+    older[b"server"] = b"another"
+    client.delete(KEYS.sweeps)
+    client.hset(KEYS.sweeps, mapping=older)
+    assert setback.last(client, KEYS) is None
+    # Those who know nothing of the past hide nothing.
+    assert not any(sweep(Memory()) for _ in range(5))
+    known = (first.at, second.at)
+    for memory, told in zip((first, second), known, strict=True):
+        assert sweep(memory)
+        found = setback.last(client, KEYS)
+        assert found is not None
+        assert (found.since, found.known) == (since / 1000, told / 1000)
+    assert not any(sweep(memory) for memory in (first, second, Memory()))
+    client.flushall()
+    assert sweep(second)
+    emptied = setback.last(client, KEYS)
+    assert emptied is not None
+    assert emptied.as_json() == {"since": None, "noticed": emptied.noticed, "seconds": None}
+    assert "everything" in str(emptied)
+
+
+def test_a_restart_that_loses_nothing_is_no_setback(client: redis.Redis) -> None:
+    """The server has another name, and all that anybody knows of."""
+    memory = Memory()
+    inflight.recover(client, KEYS, LEASE, MOST, memory)
+    client.hset(KEYS.sweeps, "server", "another")
+    assert not inflight.recover(client, KEYS, LEASE, MOST, memory).forgot
+    assert setback.last(client, KEYS) is None
 
 
 def test_a_renewed_lease_holds_and_a_lost_one_is_told(client: redis.Redis, owner: Callable[[str], InFlight]) -> None:
@@ -230,3 +273,20 @@ def test_delayed_messages_move_when_they_are_due(client: redis.Redis) -> None:
     assert waiting(client, "a", 3) == ["soon:1", "later:2"]
     assert not delayed.run_now(client, KEYS, "later:2")
     assert delayed.cancel(client, KEYS, "later:2") is None
+
+
+def test_of_connections_that_a_network_forgot_only_one_is_waited_for(server: redis.Redis) -> None:
+    """The others are closed when the first gives no answer: each would cost a part of the lease."""
+    with Proxy(server.get_connection_kwargs()["port"]) as proxy:
+        pool = redis.ConnectionPool(port=proxy.port, socket_timeout=1.0)
+        link = redis.Redis(connection_pool=pool)
+        idle = [pool.get_connection() for _ in range(5)]
+        for connection in idle:
+            pool.release(connection)
+        proxy.cut()
+        proxy.heal(late=False)
+        with pytest.raises(redis.TimeoutError) as caught:
+            link.execute_command("PING")
+        inflight.hang_up(link, caught.value)
+        assert link.ping()
+        assert [connection.is_connected for connection in idle].count(True) == 1

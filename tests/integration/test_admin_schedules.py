@@ -232,6 +232,13 @@ def test_a_schedule_of_a_task_that_is_gone_can_still_be_turned_off() -> None:
     assert client.post(f"{LIST}{task.pk}/change/", form(task, enabled="on")).status_code == 200
 
 
+def test_the_form_has_words_for_no_crontab() -> None:
+    """Its script looks the chosen one up, and "no crontab" is a choice."""
+    page = visitor(*BEAT).get(f"{LIST}{schedule().pk}/change/").content.decode()
+    words = page.split('<script id="readable-crontabs" type="application/json">')[1].split("</script>")[0]
+    assert json.loads(words)[""] == "none chosen"
+
+
 def test_adding_editing_and_deleting_leave_entries() -> None:
     client = visitor(*BEAT)
     draft = schedule("draft")

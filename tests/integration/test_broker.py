@@ -87,6 +87,28 @@ def test_data_and_address_survive_a_stop(server: EmbeddedBroker) -> None:
     assert redis.Redis.from_url(url).lrange("queue", 0, -1) == [b"message"]
 
 
+def test_a_file_that_was_cut_off_is_told(tmp_path: Path) -> None:
+    """As after a power cut: the rest is there, and somebody hears that the end is not."""
+    told: list[str] = []
+    made = EmbeddedBroker(tmp_path / "data", warn=told.append)
+    client = redis.Redis.from_url(made.start())
+    client.config_set("appendfsync", "always")
+    for message in ("first", "second"):
+        client.rpush("queue", message)
+    os.kill(made.pid, signal.SIGKILL)
+    file = next(made.data_dir.glob("broker/appendonlydir/*.incr.aof"))
+    os.truncate(file, file.stat().st_size - 3)
+    assert not told
+    client = redis.Redis.from_url(made.start())
+    assert client.lrange("queue", 0, -1) == [b"first"]
+    assert len(told) == 1
+    assert "what was written last is lost" in told[0]
+    made.stop()
+    made.start()
+    assert len(told) == 1
+    made.stop()
+
+
 def test_data_and_address_survive_a_kill(server: EmbeddedBroker) -> None:
     """A write that was answered is there after SIGKILL."""
     redis.Redis.from_url(server.url).lpush("queue", "message")

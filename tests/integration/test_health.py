@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from typing import Any
 
 import pytest
@@ -12,8 +13,11 @@ from django.test import Client
 
 from orchestrator import conf
 from orchestrator.launch.ports import free_port
-from orchestrator.monitoring import queues
+from orchestrator.monitoring import queues, report
+from orchestrator.monitoring.health import Verdict
 from orchestrator.stores.redis.letters import letters_stream
+from orchestrator.transport import inflight
+from orchestrator.transport.setback import Memory
 from tests.conftest import Platform
 from tests.support.broker import Broker
 from tests.support.process import MANAGE
@@ -131,6 +135,24 @@ def test_queue_health_is_healthy_with_worker_and_relay(platform: Platform) -> No
     code, out = queue_health()
     assert code == 0
     assert out.rstrip().endswith("verdict: healthy")
+
+
+@pytest.mark.django_db
+def test_a_broker_that_came_back_with_an_older_state_is_seen(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For an hour it is a reason to look; after that it is told, and no reason."""
+    found = report.report(frozenset({"history"}))
+    assert (found.setback, found.verdict) == (None, Verdict.HEALTHY)
+    memory, keys = Memory(), queues.keys()
+    for _ in range(2):
+        inflight.recover(broker.client, keys, 30, 3, memory)
+    broker.client.delete(keys.sweeps)
+    assert inflight.recover(broker.client, keys, 30, 3, memory).forgot
+    found = report.report(frozenset({"history"}))
+    assert found.verdict is Verdict.DEGRADED
+    assert "Messages published then are gone" in next(one.remark for one in found.results if one.name == "history")
+    assert found.as_json()["setback"]["noticed"] == pytest.approx(time.time(), abs=60)
+    monkeypatch.setattr(report, "SETBACK_SHOWN", -60.0)
+    assert report.report(frozenset({"history"})).verdict is Verdict.HEALTHY
 
 
 @pytest.mark.django_db

@@ -24,10 +24,36 @@ MASTER = "ours"
 
 
 @contextmanager
-def pointed_at(url: str, **options: Any) -> Iterator[dict[str, str | None]]:
-    """Let this process publish elsewhere; yield what makes a worker look there."""
-    with elsewhere.pointed_at(url, options):
-        yield {**MODULES, "ORCHESTRATOR_BROKER_URL": url, "ORCHESTRATOR_BROKER_MASTER": options.get("master_name")}
+def pointed_at(url: str, authority: str = "", **options: Any) -> Iterator[dict[str, str | None]]:
+    """Let this process publish elsewhere; yield what makes a worker look there.
+
+    Args:
+        authority: file of the authority behind whose certificates broker and sentinels speak TLS.
+        options: of the broker's transport.
+    """
+    tls = {"ssl_cert_reqs": "required", "ssl_ca_certs": authority} if authority else None
+    if tls:
+        options["sentinel_kwargs"] = {"ssl": True, **tls}
+    with elsewhere.pointed_at(url, options, broker_use_ssl=tls):
+        yield {
+            **MODULES,
+            "ORCHESTRATOR_BROKER_URL": url,
+            "ORCHESTRATOR_BROKER_MASTER": options.get("master_name"),
+            "ORCHESTRATOR_TEST_AUTHORITY": authority,
+        }
+
+
+def sentinel(found: servers.Watched) -> str:
+    """Return a broker's URL that leads to the sentinel."""
+    return "sentinel" + found.sentinel.partition("?")[0].removeprefix("rediss").removeprefix("redis")
+
+
+def leads(server: redis.Redis) -> bool:
+    """Whether a server is a primary; who is made one hangs up on everybody."""
+    try:
+        return bool(server.role()[0] == b"master")
+    except redis.ConnectionError:
+        return False
 
 
 def everything_works(platform: Platform, env: dict[str, str | None], tail: Callable[[], str]) -> None:
@@ -67,12 +93,8 @@ def test_a_failover_costs_nothing(platform: Platform, tmp_path: Path) -> None:
     """
     with (
         # An old primary that nobody follows any more must not take messages, which would be lost.
-        servers.watched(servers.NAMES[0], tmp_path, MASTER, "--min-replicas-to-write", "1") as (
-            primary,
-            replica,
-            sentinel,
-        ),
-        pointed_at(f"sentinel://127.0.0.1:{free_port()};{sentinel}", master_name=MASTER) as env,
+        servers.watched(servers.NAMES[0], tmp_path, MASTER, "--min-replicas-to-write", "1") as found,
+        pointed_at(f"sentinel://127.0.0.1:{free_port()};{sentinel(found)}", master_name=MASTER) as env,
     ):
         worker = platform.worker(concurrency=2, env=env, pool="swarm")
         everything_works(platform, env, worker.tail)
@@ -81,12 +103,11 @@ def test_a_failover_costs_nothing(platform: Platform, tmp_path: Path) -> None:
         eventually(lambda: all(labour.starts(f"long-{number}") for number in range(2)), 20, worker.tail)
         for number in range(20):
             labour.work.delay(f"waits-{number}")
-        old, new = redis.Redis.from_url(primary), redis.Redis.from_url(replica)
+        old, new = redis.Redis.from_url(found.primary), redis.Redis.from_url(found.replica)
         assert old.wait(1, 5000) == 1, "the replica has it"
         new.script_flush()
-        sentinels = redis.Redis.from_url(sentinel.replace("sentinel:", "redis:"))
-        sentinels.execute_command("SENTINEL", "FAILOVER", MASTER)
-        eventually(lambda: new.role()[0] == b"master", 20, "the replica took over", most=0.05)
+        redis.Redis.from_url(found.sentinel).execute_command("SENTINEL", "FAILOVER", MASTER)
+        eventually(lambda: leads(new), 20, "the replica took over", most=0.05)
         # What the sentinel does, too, but only ten seconds later.
         old.replicaof("127.0.0.1", new.get_connection_kwargs()["port"])
         task_id = str(uuid4())
@@ -104,6 +125,37 @@ def test_a_failover_costs_nothing(platform: Platform, tmp_path: Path) -> None:
         eventually(lambda: inflight.count(new) == 0, 20, worker.tail)
         assert {key: labour.starts(key) for key in keys} == dict.fromkeys(keys, 1)
         assert charges.pay.delay("A2").get(timeout=20)["receipt"] == "A2-1"
+        assert worker.running
+
+
+@pytest.mark.skipif("redis" not in servers.PROGRAMS, reason="no redis-server on PATH, and the wheel's has no TLS")
+@pytest.mark.parametrize("pool", ["swarm", "prefork"])
+def test_a_killed_primary_costs_nothing_that_its_replica_had(platform: Platform, tmp_path: Path, pool: str) -> None:
+    """SIGKILL while tasks run; the sentinels notice it themselves. Everybody speaks TLS, the sentinels too."""
+    with (
+        servers.watched("redis", tmp_path, MASTER, tls=True) as found,
+        pointed_at(sentinel(found), str(tmp_path / "ca.crt"), master_name=MASTER) as env,
+    ):
+        worker = platform.worker(concurrency=2, env=env, pool=pool)
+        everything_works(platform, env, worker.tail)
+        long, waits = [f"long-{number}" for number in range(2)], [f"waits-{number}" for number in range(20)]
+        for key in long:
+            labour.work.delay(key, 6)
+        eventually(lambda: all(labour.starts(key) for key in long), 20, worker.tail)
+        for key in waits:
+            labour.work.delay(key)
+        for number in range(3):
+            limited.brisk.delay(f"limited-{number}")
+        assert redis.Redis.from_url(found.primary).wait(1, 5000) == 1, "the replica has it"
+        found.kill_primary()
+        new = redis.Redis.from_url(found.replica)
+        eventually(lambda: leads(new), 30, "the replica took over", most=0.05)
+        labour.work.delay("after")
+        keys = [*long, *waits, "after"]
+        eventually(lambda: all(labour.ends(key) for key in keys), 60, worker.tail)
+        eventually(lambda: all(far_side.effects(f"limited-{number}") for number in range(3)), 30, worker.tail)
+        eventually(lambda: inflight.count(new) == 0, 30, worker.tail)
+        assert {key: labour.starts(key) for key in keys} == dict.fromkeys(keys, 1)
         assert worker.running
 
 

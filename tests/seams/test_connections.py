@@ -9,7 +9,6 @@ import pytest
 from django.db import connection
 
 from tests.seams.outbox_tasks import backend, fail_in_the_database, leave_open
-from tests.support import environment
 from tests.support.wait import eventually
 from tests.support.worker import Worker
 from tests.support.zoo import end
@@ -20,10 +19,9 @@ ENV = {"ORCHESTRATOR_TEST_IMPORTS": "tests.seams.outbox_tasks"}
 
 
 @pytest.fixture(scope="module", params=["prefork", "threads"])
-def started(request: pytest.FixtureRequest, django_db_setup: None) -> Iterator[Worker]:
+def started(request: pytest.FixtureRequest, shared: Any) -> Iterator[Worker]:
     """One process or thread, so that all tasks meet the same connection."""
-    environment.world().broker.flush()
-    with Worker(pool=request.param, concurrency=1, env=ENV) as worker:
+    with shared(Worker(pool=request.param, concurrency=1, env=ENV)) as (worker,):
         yield worker
 
 

@@ -24,11 +24,10 @@ pytestmark = [pytest.mark.database, pytest.mark.django_db(transaction=True)]
 
 
 @pytest.fixture(scope="module")
-def processes(django_db_setup: None) -> Iterator[tuple[Worker, Relay]]:
+def processes(shared: Any) -> Iterator[tuple[Worker, Relay]]:
     """One worker and one relay for most tests here: starting them is the slow part."""
-    environment.world().broker.flush()
-    with Worker(pool="swarm", concurrency=2, env=ROWS_AT_ONCE) as worker, Relay() as relay:
-        yield worker, relay
+    with shared(Worker(pool="swarm", concurrency=2, env=ROWS_AT_ONCE), Relay()) as processes:
+        yield processes
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from orchestrator.celery import get_app
 from orchestrator.contracts.errors import PayloadIncompatible, TaskMissing
 from orchestrator.deadletters import services
 from orchestrator.deadletters.models import DeadLetter, State
-from tests.support import environment, far_side
+from tests.support import far_side
 from tests.support.endings import raw
 from tests.support.wait import eventually, stays
 from tests.support.worker import ROWS_AT_ONCE, Relay, Worker
@@ -23,11 +23,10 @@ pytestmark = [pytest.mark.database, pytest.mark.django_db(transaction=True)]
 
 
 @pytest.fixture(scope="module")
-def processes(django_db_setup: None) -> Iterator[tuple[Worker, Relay]]:
+def processes(shared: Any) -> Iterator[tuple[Worker, Relay]]:
     """One worker and one relay for all tests here: starting them is the slow part."""
-    environment.world().broker.flush()
-    with Worker(concurrency=2, env=ROWS_AT_ONCE) as worker, Relay() as relay:
-        yield worker, relay
+    with shared(Worker(concurrency=2, env=ROWS_AT_ONCE), Relay()) as processes:
+        yield processes
 
 
 @pytest.fixture

@@ -16,6 +16,8 @@ class Broker:
 
     def __init__(self, directory: Path, *, persistent: bool = True) -> None:
         self._server = EmbeddedBroker(directory, persistent=persistent)
+        #: Where it keeps its data.
+        self.home = directory / "broker"
         self.url = ""
         self.client: redis.Redis
 

@@ -35,8 +35,10 @@ def pointed_at(url: str, options: Mapping[str, Any] | None = None, *, state: str
         app.__dict__.pop("amqp", None)
 
     ours = {**django_settings.ORCHESTRATOR, **({"STATE_URL": state} if state else {})}
+    django = {f"CELERY_{name.upper()}": value for name, value in celery.items()}
+    django |= {"CELERY_BROKER_URL": url, "CELERY_BROKER_TRANSPORT_OPTIONS": own, "ORCHESTRATOR": ours}
     try:
-        with override_settings(CELERY_BROKER_URL=url, CELERY_BROKER_TRANSPORT_OPTIONS=own, ORCHESTRATOR=ours):
+        with override_settings(**django):
             begin_anew(changed)
             yield
     finally:

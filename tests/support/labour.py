@@ -8,7 +8,7 @@ import signal
 import time
 from typing import Any
 
-from orchestrator import task
+from orchestrator import Idempotent, fencing, task
 from tests.support import far_side
 
 #: What a worker needs to know them: ``env=labour.ENV``.
@@ -21,6 +21,14 @@ def work(self: Any, key: str, seconds: float = 0.0) -> None:
     far_side.record(f"{key}:start", pid=os.getpid())
     time.sleep(seconds)
     far_side.record(f"{key}:end", pid=os.getpid())
+
+
+@task(ignore_result=True, idempotency=Idempotent(key="{key}"))
+def guarded(key: str, seconds: float) -> None:
+    """Do as ``work`` does, under a key, and tell the far side the number of its lease each time."""
+    far_side.record(f"{key}:start", pid=os.getpid(), fence=fencing())
+    time.sleep(seconds)
+    far_side.record(f"{key}:end", pid=os.getpid(), fence=fencing())
 
 
 @task(ignore_result=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import redis
@@ -41,58 +42,90 @@ def running(name: str, directory: Path, *options: str) -> Iterator[str]:
 
 
 @contextmanager
-def encrypted(directory: Path) -> Iterator[str]:
+def encrypted(directory: Path, *options: str) -> Iterator[str]:
     """Run a server that speaks TLS only, with a certificate of an authority that nobody knows; yield its URL.
 
     The wheel's server has no TLS.
     """
-    _certify(directory)
     port = free_port()
-    url = f"rediss://127.0.0.1:{port}/0?ssl_cert_reqs=required&ssl_ca_certs={directory / 'ca.crt'}"
-    options = ["--port", "0", "--tls-port", str(port), "--tls-auth-clients", "no", "--save", ""]
-    for option, file in (("cert", "server.crt"), ("key", "server.key"), ("ca-cert", "ca.crt")):
-        options += [f"--tls-{option}-file", str(directory / file)]
-    with _process("redis", directory, url, *options):
+    url = f"rediss://127.0.0.1:{port}/0?{trust(directory)}"
+    with _process("redis", directory, url, *_tls(directory, port), "--save", "", *options):
         yield url
 
 
+def trust(directory: Path, prefix: str = "") -> str:
+    """Return the part of a URL that makes a client trust :func:`encrypted` servers of this directory."""
+    return f"{prefix}ssl_cert_reqs=required&{prefix}ssl_ca_certs={directory / 'ca.crt'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """URLs of a primary, its replica and their sentinel, and how to kill the primary."""
+
+    primary: str
+    replica: str
+    sentinel: str
+    kill_primary: Callable[[], None]
+
+
 @contextmanager
-def watched(name: str, directory: Path, master: str, *options: str) -> Iterator[tuple[str, str, str]]:
-    """Run a primary, its replica and a sentinel; yield their URLs."""
-    options = ("--repl-diskless-sync-delay", "0", *options)
-    with running(name, directory, *options) as primary:
-        port = primary.rpartition(":")[2].partition("/")[0]
-        with running(name, directory, "--replicaof", "127.0.0.1", port, *options) as replica:
-            link = redis.Redis.from_url(replica)
+def watched(name: str, directory: Path, master: str, *options: str, tls: bool = False) -> Iterator[Watched]:
+    """Run a primary, its replica and a sentinel, which takes a primary for dead after half a second.
+
+    Args:
+        tls: all of them speak TLS only, to one another as well.
+    """
+    scheme, ask = ("rediss", f"?{trust(directory)}") if tls else ("redis", "")
+    ports = [free_port() for _ in range(3)]
+    urls = [f"{scheme}://127.0.0.1:{port}/0{ask}" for port in ports]
+    listens = [[*_tls(directory, port), "--tls-replication", "yes"] if tls else ["--port", str(port)] for port in ports]
+    common = ["--save", "", "--repl-diskless-sync-delay", "0", *options]
+    with _process(name, directory, urls[0], *listens[0], *common) as primary:
+        follow = ["--replicaof", "127.0.0.1", str(ports[0])]
+        with _process(name, directory, urls[1], *listens[1], *common, *follow):
+            link = redis.Redis.from_url(urls[1])
             eventually(lambda: link.info("replication")["master_link_status"] == "up", 30, "the replica is in step")
-            own = free_port()
             config = directory / "sentinel.conf"
-            config.write_text(
-                f"port {own}\nbind 127.0.0.1\ndir {directory}\nsentinel monitor {master} 127.0.0.1 {port} 1\n"
-                f"sentinel down-after-milliseconds {master} 1000\nsentinel failover-timeout {master} 5000\n"
-            )
-            url = f"redis://127.0.0.1:{own}/0"
-            with _process(name, directory, url, str(config), "--sentinel"):
-                sentinel = redis.Redis.from_url(url)
+            lines = [
+                f"{option.removeprefix('--')} {value}"
+                for option, value in zip(listens[2][::2], listens[2][1::2], strict=True)
+            ]
+            lines += [
+                f"bind 127.0.0.1\ndir {directory}\nsentinel monitor {master} 127.0.0.1 {ports[0]} 1",
+                f"sentinel down-after-milliseconds {master} 500\nsentinel failover-timeout {master} 5000\n",
+            ]
+            config.write_text("\n".join(lines))
+            with _process(name, directory, urls[2], str(config), "--sentinel"):
+                sentinel = redis.Redis.from_url(urls[2])
                 eventually(
                     lambda: sentinel.execute_command("SENTINEL", "REPLICAS", master),
                     30,
                     "the sentinel knows the replica",
                     most=0.1,
                 )
-                yield primary, replica, f"sentinel://127.0.0.1:{own}/0"
+                yield Watched(*urls, kill_primary=primary.kill)
 
 
 @contextmanager
-def _process(name: str, directory: Path, url: str, *options: str) -> Iterator[None]:
+def _process(name: str, directory: Path, url: str, *options: str) -> Iterator[subprocess.Popen[bytes]]:
     ours = () if options[-1] == "--sentinel" else ("--bind", "127.0.0.1", "--dir", str(directory))
     process = subprocess.Popen([PROGRAMS[name], *options, *ours], stdout=subprocess.DEVNULL)
     try:
         eventually(lambda: _answers(url), 30, "redis-server answers")
-        yield
+        yield process
     finally:
         process.terminate()
         process.wait()
+
+
+def _tls(directory: Path, port: int) -> list[str]:
+    """Return the options that make a server listen with TLS only."""
+    if not (directory / "ca.crt").exists():
+        _certify(directory)
+    options = ["--port", "0", "--tls-port", str(port), "--tls-auth-clients", "no"]
+    for option, file in (("cert", "server.crt"), ("key", "server.key"), ("ca-cert", "ca.crt")):
+        options += [f"--tls-{option}-file", str(directory / file)]
+    return options
 
 
 def _certify(directory: Path) -> None:

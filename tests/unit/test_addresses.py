@@ -28,6 +28,13 @@ TLS = {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_ca_certs": "/ca.crt"}
             False,
             "sentinel://a:1;sentinel://b:2/0?master_name=m",
         ),
+        (
+            "sentinel://a:1/0",
+            {"master_name": "m", "sentinel_kwargs": {"password": "s", "ssl": True, "ssl_cert_reqs": ssl.CERT_NONE}},
+            {"ssl_cert_reqs": "required"},
+            "sentinel://a:1/0?master_name=m&sentinel_password=s&sentinel_ssl=True&sentinel_ssl_cert_reqs=none"
+            "&ssl_cert_reqs=required",
+        ),
         ("sentinel://a:1/0?master_name=own", {"master_name": "m"}, None, "sentinel://a:1/0?master_name=own"),
     ],
 )
@@ -47,10 +54,12 @@ def test_sentinels_of_an_unnamed_primary_are_refused() -> None:
 def test_a_sentinel_url_is_read_whole() -> None:
     """Whose user and password is whose, and which database."""
     url = "sentinel://u:p%40@a:1;sentinel://b/3?master_name=m&sentinel_password=s&ssl_ca_certs=/ca.crt"
+    url += "&sentinel_ssl=true&sentinel_ssl_ca_certs=/other.crt"
     pool: Any = client(url, 1.0).connection_pool
     (first, second) = [sentinel.connection_pool.connection_kwargs for sentinel in pool.sentinel_manager.sentinels]
     assert (first["host"], first["port"], first["password"]) == ("a", 1, "s")
     assert (second["host"], second["port"]) == ("b", 26379)
+    assert second["ssl_ca_certs"] == "/other.crt"
     asked = pool.connection_kwargs
     assert (pool.service_name, asked["username"], asked["password"], asked["db"]) == ("m", "u", "p@", 3)
     assert asked["ssl_ca_certs"] == "/ca.crt"

@@ -92,7 +92,7 @@ class Command(BaseCommand):
         plan, notes = _plan(selected, options)
         watchdog = Watchdog()
         stack.callback(watchdog.close)
-        broker = self._broker(data_dir, watchdog)
+        broker = self._broker(data_dir, watchdog, console)
         if broker is not None:
             stack.callback(broker.stop)
         self.check(fail_level=ERROR)
@@ -125,7 +125,7 @@ class Command(BaseCommand):
         supervisor.run(banner.tick)
         console.say("stopped")
 
-    def _broker(self, data_dir: Path, watchdog: Watchdog) -> EmbeddedBroker | None:
+    def _broker(self, data_dir: Path, watchdog: Watchdog, console: Console) -> EmbeddedBroker | None:
         """Start the embedded broker if no other is configured; else make sure that that one answers."""
         app = get_app()
         configured = str(app.conf.broker_url or "")
@@ -137,7 +137,7 @@ class Command(BaseCommand):
                     "or unset both to use the embedded broker."
                 )
             return None
-        broker = EmbeddedBroker(data_dir, watchdog=watchdog)
+        broker = EmbeddedBroker(data_dir, watchdog=watchdog, warn=console.say)
         try:
             url = broker.start()
         except OSError as error:

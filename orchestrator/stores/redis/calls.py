@@ -1,8 +1,4 @@
-"""Scripts run on connections of their own: a call that every task makes spares the client around it.
-
-A client that encodes, checks out, observes and decodes generally costs twice what the call itself
-does. Connections are kept by process and server; one is used by one thread at a time.
-"""
+"""Scripts run on connections of their own, kept by process and server; one is used by one thread at a time."""
 
 from __future__ import annotations
 
@@ -14,7 +10,7 @@ from typing import Any
 import redis
 from redis.exceptions import NoScriptError
 
-from orchestrator.stores.redis.client import client
+from orchestrator.stores.redis.direct import opened, readable, say
 from orchestrator.stores.redis.scripts import Script
 
 _idle: dict[tuple[str, float], deque[Any]] = {}
@@ -30,9 +26,11 @@ def call(url: str, timeout: float, script: Script, keys: Sequence[str], args: Se
     connection = _connected(waiting, url, timeout)
     try:
         try:
-            found = _ask(connection, "EVALSHA", script.sha, keys, args)
+            say(connection, "EVALSHA", script.sha, keys, args)
+            found = connection.read_response()
         except NoScriptError:
-            found = _ask(connection, "EVAL", script.text, keys, args)
+            say(connection, "EVAL", script.text, keys, args)
+            found = connection.read_response()
     except redis.ResponseError:
         waiting.append(connection)
         raise
@@ -50,25 +48,10 @@ def _connected(waiting: deque[Any], url: str, timeout: float) -> Any:
             connection = waiting.pop()
         except IndexError:
             break
-        try:
-            # A server that restarted hung up: that is something to read.
-            if not connection.can_read(0):
-                return connection
-        except (redis.RedisError, OSError):
-            pass
+        if not readable(connection):
+            return connection
         connection.disconnect()
-    made: Any = client(url, timeout).connection_pool.make_connection()
-    made.connect()
-    return made
-
-
-def _ask(connection: Any, command: str, script: str, keys: Sequence[str], args: Sequence[object]) -> Any:
-    parts = [b"*%d\r\n" % (3 + len(keys) + len(args))]
-    for word in (command, script, len(keys), *keys, *args):
-        data = word if type(word) is bytes else str(word).encode()
-        parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
-    connection.send_packed_command([b"".join(parts)], check_health=False)
-    return connection.read_response()
+    return opened(url, timeout)
 
 
 def _forget() -> None:

@@ -1,29 +1,60 @@
-"""Tasks that were called off: their ids, kept for every worker that is, or will be."""
+"""Tasks that were called off: their ids, kept for every worker that is, or will be.
+
+On our transport they lie in the broker, where each claim looks for them; on others beside
+the rest of the state, where workers look once a second.
+"""
 
 from __future__ import annotations
 
-import time
+import json
 from collections.abc import Iterable
 from typing import Any
 
 import redis
 
 from orchestrator.stores.redis.client import client
+from orchestrator.stores.redis.scripts import Script
 from orchestrator.stores.redis.streams import unavailable
 
-#: Seconds for which an id is kept: longer than messages usually wait, delayed ones among them.
+_revoke = Script("revoke")
+
+#: Seconds for which an id is kept: longer than messages usually wait. What is delayed at the time may wait for longer.
 KEPT = 14 * 24 * 3600
 #: Ids kept at most, the latest.
 MOST = 100_000
+#: Ids that one call takes.
+_CHUNK = 1000
+#: Keys after the prefix; part of the format. The last is the transport's.
+IDS, VERSION, DELAYED = "revoked", "revoked:version", "delayed"
+
+
+def keep(connection: redis.Redis, prefix: str, ids: Iterable[str]) -> None:
+    """Keep ids in a Redis. Doing it again is safe; errors are redis-py's."""
+    names = [name for one in ids for name in _names(one)]
+    for start in range(0, len(names), _CHUNK):
+        _revoke(
+            connection,
+            keys=[prefix + IDS, prefix + VERSION, prefix + DELAYED],
+            args=[KEPT * 1000, MOST, *names[start : start + _CHUNK]],
+        )
+
+
+def _names(task_id: str) -> list[str]:
+    """Return how an id may stand in a message's text, so that a claim need not decode it."""
+    return list(dict.fromkeys((json.dumps(task_id)[1:-1], json.dumps(task_id, ensure_ascii=False)[1:-1])))
+
+
+def ids_of(names: Iterable[bytes]) -> list[str]:
+    """Return the ids that were kept under these names."""
+    return [str(json.loads(b'"%b"' % name)) for name in names]
 
 
 class RedisRevoked:
-    """The ids, in the order in which they were called off (:class:`~orchestrator.contracts.ports.Revoked`)."""
+    """The ids, beside the rest of the state (:class:`~orchestrator.contracts.ports.Revoked`)."""
 
     def __init__(self, url: str, key_prefix: str, timeout: float) -> None:
         self._url = url
-        self._ids = f"{key_prefix}revoked"
-        self._version = f"{key_prefix}revoked:version"
+        self._prefix = key_prefix
         self._timeout = timeout
 
     def add(self, ids: Iterable[str]) -> None:
@@ -32,15 +63,8 @@ class RedisRevoked:
         Raises:
             StoreUnavailable: Redis cannot be asked; doing it again is safe.
         """
-        now = time.time()
         try:
-            with client(self._url, self._timeout).pipeline(transaction=True) as pipe:
-                pipe.zadd(self._ids, dict.fromkeys(ids, now))
-                pipe.zremrangebyscore(self._ids, "-inf", now - KEPT)
-                pipe.zremrangebyrank(self._ids, 0, -MOST - 1)
-                pipe.expire(self._ids, KEPT)
-                pipe.incr(self._version)
-                pipe.execute()
+            keep(client(self._url, self._timeout), self._prefix, ids)
         except redis.RedisError as error:
             raise unavailable(self._url, error) from error
 
@@ -52,11 +76,11 @@ class RedisRevoked:
         """
         try:
             connection = client(self._url, self._timeout)
-            found: Any = connection.get(self._version)
+            found: Any = connection.get(self._prefix + VERSION)
             now = int(found or 0)
             if now == version:
                 return now, []
-            rows: Any = connection.zrangebyscore(self._ids, time.time() - KEPT, "+inf")
-            return now, [row.decode() for row in rows]
+            names: Any = connection.zrange(self._prefix + IDS, 0, -1)
+            return now, ids_of(names)
         except redis.RedisError as error:
             raise unavailable(self._url, error) from error

@@ -2,7 +2,8 @@
 
 The address is written as for Celery's broker, and names the primary:
 ``sentinel://:password@one:26379;sentinel://two:26379/0?master_name=ours``. User, password and
-``ssl_…`` are the primary's; ``sentinel_username`` and ``sentinel_password`` are the sentinels'.
+``ssl_…`` are the primary's; ``sentinel_username``, ``sentinel_password``, ``sentinel_ssl=true`` and
+``sentinel_ssl_…`` are the sentinels'.
 """
 
 from __future__ import annotations
@@ -47,10 +48,8 @@ def sentinel_pool(url: str, **options: Any) -> SentinelPool:
             "it names no primary; set CELERY_BROKER_TRANSPORT_OPTIONS['master_name'], or end it in ?master_name=…"
         )
     bounds = {name: value for name, value in options.items() if name.startswith("socket_") or name == "retry"}
-    own = {name: asked.pop(f"sentinel_{name}", None) for name in ("username", "password")}
-    tls: dict[str, Any] = {name: value for name, value in asked.items() if name.startswith("ssl_")}
-    if "ssl_check_hostname" in tls:
-        tls["ssl_check_hostname"] = tls["ssl_check_hostname"].lower() in ("1", "true", "yes")
+    own = _options(asked, ("username", "password", "ssl"), "sentinel_")
+    tls = _options(asked)
     database = next((path for part in parts if (path := part.path.strip("/"))), "0")
     sentinels: Any = Sentinel
     return SentinelPool(
@@ -63,3 +62,15 @@ def sentinel_pool(url: str, **options: Any) -> SentinelPool:
         **tls,
         **options,
     )
+
+
+def _options(asked: dict[str, str], names: tuple[str, ...] = (), prefix: str = "") -> dict[str, Any]:
+    """Return the named options and those of TLS, as redis-py wants them."""
+    found: dict[str, Any] = {
+        name.removeprefix(prefix): value
+        for name, value in asked.items()
+        if name.removeprefix(prefix) in names or name.startswith(f"{prefix}ssl_")
+    }
+    for name in found.keys() & {"ssl", "ssl_check_hostname"}:
+        found[name] = found[name].lower() in ("1", "true", "yes")
+    return found

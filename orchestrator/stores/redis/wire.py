@@ -9,12 +9,13 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import redis
 
-from orchestrator.stores.redis.client import client
+from orchestrator.stores.redis.direct import opened, readable, say
 from orchestrator.stores.redis.scripts import Script
 
 logger = logging.getLogger("orchestrator.stores")
@@ -36,79 +37,101 @@ class Wire:
         self._timeout = timeout
         self._lock = threading.RLock()
         self._connection: Any = None
-        self._pending: list[_Call | None] = []
+        self._pending: deque[_Call | None] = deque()
         self._loaded: set[str] = set()
         _wires.add(self)
 
     def tell(self, script: Script, *, keys: Sequence[str], args: Sequence[Any]) -> None:
         """Send a call and do not wait for its answer; it may never arrive."""
         with self._lock:
-            self._send((script, keys, args))
+            self._repeat(self._send, (script, keys, args))
 
     def ask(self, script: Script, *, keys: Sequence[str], args: Sequence[Any]) -> Any:
         """Send a call and return its answer; repeated once on a fresh connection, so it must be repeatable."""
         with self._lock:
-            call = (script, keys, args)
-            try:
-                return self._ask(call)
-            except redis.ConnectionError:
-                # The server was started again, or cut us off, since the last call.
-                return self._ask(call)
+            return self._repeat(self._ask, (script, keys, args))
+
+    def _repeat(self, do: Callable[[_Call], Any], call: _Call) -> Any:
+        try:
+            return do(call)
+        except redis.ConnectionError:
+            # The server was started again, or cut us off, since the last call.
+            return do(call)
 
     def _ask(self, call: _Call) -> Any:
         self._send(call)
-        connection = self._connection
-        pending, self._pending = self._pending, []
-        answer: Any = None
+        while len(self._pending) > 1:
+            self._read()
         try:
-            for one in pending:
-                try:
-                    answer = connection.read_response()
-                except redis.exceptions.NoScriptError:
-                    answer = None
-                    if one is call:
-                        connection.send_command("EVAL", call[0].text, len(call[1]), *call[1], *call[2])
-                        answer = connection.read_response()
-                except redis.ResponseError as error:
-                    if one is call:
-                        raise
-                    logger.warning("Redis refused what nobody waited for: %s", error)
-            return answer
+            try:
+                return self._connection.read_response()
+            except redis.exceptions.NoScriptError:
+                say(self._connection, "EVAL", call[0].text, *call[1:])
+                return self._connection.read_response()
         except redis.ResponseError:
-            raise  # the answer to the last call: all are read
+            raise
+        except BaseException:
+            self._drop()
+            raise
+        finally:
+            self._pending.clear()
+
+    def _send(self, call: _Call) -> None:
+        self._catch_up()
+        if self._connection is None:
+            self._connection = opened(self._url, self._timeout)
+        script, keys, args = call
+        try:
+            if script.sha not in self._loaded:
+                # Sent along: a call that nobody waits for could not be repeated with the text.
+                self._pending.append(None)
+                self._connection.send_command("SCRIPT", "LOAD", script.text)
+                self._loaded.add(script.sha)
+            # Counted before it is sent: an interrupt in between must not leave an answer that nobody expects.
+            self._pending.append(call)
+            say(self._connection, "EVALSHA", script.sha, keys, args)
+        except BaseException:
+            self._drop()
+            raise
+
+    def _catch_up(self) -> None:
+        """Read answers that have come; notice a server that hung up, before a call is sent into the void."""
+        while self._connection is not None and readable(self._connection):
+            if not self._pending:
+                self._drop()
+                return
+            try:
+                self._read()
+            except redis.ConnectionError:
+                return
+
+    def _read(self) -> None:
+        """Read an answer that nobody waits for."""
+        try:
+            self._pending.popleft()
+            self._connection.read_response()
+        except redis.exceptions.NoScriptError:
+            # The server forgot its scripts; what comes next brings them along again.
+            self._loaded.clear()
+        except redis.ResponseError as error:
+            logger.warning("Redis refused what nobody waited for: %s", error)
         except BaseException:
             # Whatever cut it off, be it a time limit: answers that were not read would be taken for later ones.
             self._drop()
             raise
 
-    def _send(self, call: _Call) -> None:
-        if self._connection is None:
-            self._connection = client(self._url, self._timeout).connection_pool.get_connection()
-        script, keys, args = call
-        try:
-            if script.sha not in self._loaded:
-                # Sent along: a call that nobody waits for could not be repeated with the text.
-                self._connection.send_command("SCRIPT", "LOAD", script.text)
-                self._loaded.add(script.sha)
-                self._pending.append(None)
-            self._connection.send_command("EVALSHA", script.sha, len(keys), *keys, *args)
-        except BaseException:
-            self._drop()
-            raise
-        self._pending.append(call)
-
     def _drop(self) -> None:
-        connection, self._connection, self._pending = self._connection, None, []
+        connection, self._connection = self._connection, None
+        self._pending.clear()
         self._loaded.clear()
         if connection is not None:
             connection.disconnect()
-            client(self._url, self._timeout).connection_pool.release(connection)
 
     def _forget(self) -> None:
         """Begin without a connection: a parent's belongs to the parent."""
         self._lock = threading.RLock()
         self._connection = None
-        self._pending = []
+        self._pending = deque()
         self._loaded = set()
 
 

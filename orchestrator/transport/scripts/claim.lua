@@ -3,7 +3,7 @@
 -- ARGV: owner, lease ms, last serial used, how many to take, marker ms, mark of a message that came back,
 --       number of lists, number of queues, queue number of each list, queue names, serials to acknowledge.
 -- Returns: acknowledgements that were still ours, whether more waits, the number of a list that is none,
---          then list number and message by turns.
+--          ids in these messages that were called off, then list number and message by turns.
 local inflight, owners, paused = KEYS[1], KEYS[2], KEYS[3]
 local owner, lease, serial, room = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local mark, lists, queues = ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
@@ -94,6 +94,13 @@ if #taken > 0 then
   redis.call('ZADD', owners, now + lease, owner)
 end
 
+local off, revoked = {}, prefix .. 'revoked'
+if #taken > 0 and redis.call('EXISTS', revoked) == 1 then
+  for i = 2, #taken, 2 do
+    called_off(revoked, taken[i], off)
+  end
+end
+
 local more = 0
 if asked > 0 and room == 0 then
   for i = 1, lists do
@@ -109,4 +116,4 @@ if asked > 0 and room == 0 then
     end
   end
 end
-return {removed, more, broken, unpack(taken)}
+return {removed, more, broken, off, unpack(taken)}

@@ -1,19 +1,44 @@
 -- Return the messages of owners whose lease ran out to the front of their queues; set aside what came back too often.
--- KEYS: owners, time of the last sweep, set-aside list.
+-- KEYS: owners, sweeps, set-aside list, last setback.
 -- ARGV: lease ms, most deliveries, prefix of in-flight hashes, prefix of wake lists, separator before a priority,
---       marker ms, mark of a message that came back.
--- Returns: whether all leases were extended instead, owners gone, messages returned, messages set aside.
+--       marker ms, mark of a message that came back, seconds for which a setback is kept; number, time and life of the
+--       broker of the last sweep that the caller knows of.
+-- Returns: number, time and life of this sweep, whether the broker has lost the one that the caller knows of, whether
+--          all leases were extended instead, owners gone, messages returned, messages set aside.
 local lease, most, mark = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[7]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local last = tonumber(redis.call('GET', KEYS[2]) or 0)
-redis.call('SET', KEYS[2], now)
+local seen = redis.call('HMGET', KEYS[2], 'number', 'at', 'server', 'life', 'began', 'began_at')
+local number, last, life = tonumber(seen[1] or 0), tonumber(seen[2] or 0), seen[4]
+local began, began_at = tonumber(seen[5] or 0), tonumber(seen[6] or 0)
+-- Whoever may not ask for it is not told that the server has started again.
+local info = redis.pcall('INFO', 'server')
+local server = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or '-'
+if not life or seen[3] ~= server then
+  life, began, began_at = server .. now, number, last
+end
+number = number + 1
+redis.call('HSET', KEYS[2], 'number', number, 'at', now, 'server', server,
+  'life', life, 'began', began, 'began_at', began_at)
+
+-- A sweep of an earlier life that this one did not begin with is lost, and with it all that was written since the last
+-- one that it did begin with.
+local forgot, known_at = 0, tonumber(ARGV[10])
+if ARGV[11] ~= life and tonumber(ARGV[9]) > began then
+  forgot = 1
+  local told = redis.call('HMGET', KEYS[4], 'life', 'known')
+  if told[1] ~= life or known_at > tonumber(told[2]) then
+    redis.call('HSET', KEYS[4], 'life', life, 'since', began_at, 'known', known_at, 'noticed', now)
+    redis.call('EXPIRE', KEYS[4], ARGV[8])
+  end
+end
+
 if now - last > lease / 2 then
   -- Nobody could renew while the broker was away: everyone gets the time to show that he lives.
   for _, owner in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
     redis.call('ZADD', KEYS[1], 'XX', 'GT', now + lease, owner)
   end
-  return {1, 0, 0, 0}
+  return {number, now, life, forgot, 1, 0, 0, 0}
 end
 
 local gone = redis.call('ZRANGE', KEYS[1], '-inf', now, 'BYSCORE', 'LIMIT', 0, 20)
@@ -62,4 +87,4 @@ for _, owner in ipairs(gone) do
     redis.call('ZREM', KEYS[1], owner)
   end
 end
-return {0, #gone, returned, aside}
+return {number, now, life, forgot, 0, #gone, returned, aside}
