@@ -44,9 +44,9 @@ def run(orders: Orders) -> Report:
     get_app().set_default()
     env = {**labour.ENV, "ORCHESTRATOR_TEST_LEASE": str(load.LEASE), "ORCHESTRATOR_TEST_DELIVERIES": "1000"}
     with ExitStack() as stack:
-        workers = [stack.enter_context(Worker(pool=pool, concurrency=2, env=env)) for pool in load.POOLS]
-        # Sends what is published while the broker is away.
-        stack.enter_context(Relay(env=env))
+        workers = [Worker(pool=pool, concurrency=2, env=env) for pool in load.POOLS]
+        # The relay sends what is published while the broker is away.
+        load.start_together(stack, [*workers, Relay(env=env)])
         publisher = _Publisher(orders.tasks or load.TASKS, orders.seconds, Random(dice.random()))
         publisher.start()
         pause(orders.seconds * dice.uniform(0.3, 0.6))
