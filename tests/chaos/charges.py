@@ -201,7 +201,7 @@ class _Play:
         )
 
     def _wait(self) -> None:
-        """Wait until everything has ended; give up once nothing moves any more, then the report says what is missing."""
+        """Wait until everything has ended; once nothing moves any more, the report says what is missing."""
         left, before = sum(census.leftovers().values()), float("inf")
         while left < before:
             with suppress(NeverHappened):
