@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -18,7 +19,7 @@ from orchestrator.contracts.message import HEADER, HEADER_VERSION, ONCE, Parcel,
 from orchestrator.engine import keeping, size
 from orchestrator.transport.line import Failed
 from orchestrator.transport.refusals import refusal
-from orchestrator.transport.sender import in_doubt
+from orchestrator.transport.sender import doubt, in_doubt
 
 #: Options of a call that this module takes; policies take further ones.
 OURS = ("outbox", ordering.KEY)
@@ -192,7 +193,7 @@ def sender(app: Any, send_task: Callable[..., Any]) -> Callable[[Publication], A
             if not keeping.broker_refused(app, error):
                 raise
             result, parcel = _built(send_task, publication)
-            outbox.rescue(parcel, error)
+            outbox.rescue(replace(parcel, doubt=doubt(publication.task_id)), error)
             return result
 
     return send

@@ -49,7 +49,7 @@ def behind(row: OutboxMessage, alias: str, sent: Sequence[int]) -> bool:
     """
     if not row.ordering_key:
         return False
-    older = _rows(alias).filter(ordering_key=row.ordering_key, pk__lt=row.pk)
+    older = _rows(alias).filter(ordering_key=row.ordering_key, pk__lt=row.pk, due_at__isnull=False)
     return bool(older.exclude(pk__in=sent).exists())
 
 
@@ -64,7 +64,7 @@ def in_turn(rows: Sequence[OutboxMessage], alias: str) -> list[OutboxMessage]:
     keys = {row.ordering_key for row in rows if row.ordering_key}
     if not keys:
         return list(rows)
-    others = _rows(alias).filter(ordering_key__in=keys).exclude(claim=rows[0].claim)
+    others = _rows(alias).filter(ordering_key__in=keys, due_at__isnull=False).exclude(claim=rows[0].claim)
     first = dict(others.order_by().values_list("ordering_key").annotate(Min("pk")))
     return [row for row in rows if row.pk < first.get(row.ordering_key, row.pk + 1)]
 

@@ -54,17 +54,21 @@ class Recorded:
             super().delete_queryset(request, queryset)  # type: ignore[misc]
 
 
-class PeriodicTaskAdmin(Recorded, theirs.PeriodicTaskAdmin):  # type: ignore[misc]  # no types
+class Bounded:
+    """A list of a table of any size: counted up to a bound only."""
+
+    paginator = CappedPaginator
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
+
+
+class PeriodicTaskAdmin(Recorded, Bounded, theirs.PeriodicTaskAdmin):  # type: ignore[misc]  # no types
     """Schedules."""
 
     form = ScheduleForm
     date_hierarchy = None
     list_display: tuple[str, ...] = ("what", "is_on", "scheduler", "upcoming", "last", "runs")
     sortable_by = ("what", "is_on", "last", "runs")
-    show_facets = admin.ShowFacets.NEVER
-    # A table of any size is counted up to a bound only.
-    paginator = CappedPaginator
-    show_full_result_count = False
     list_filter = ("enabled", "one_off", recent_values("task"), "last_run_at")
     actions = ("enable_tasks", "disable_tasks", "toggle_tasks", "run_tasks")
 
@@ -164,26 +168,26 @@ class PeriodicTaskAdmin(Recorded, theirs.PeriodicTaskAdmin):  # type: ignore[mis
             messages.success(request, f"Published {len(published)}: {'; '.join(published)}.")
 
 
-class IntervalAdmin(Recorded, theirs.IntervalScheduleAdmin):  # type: ignore[misc]  # no types
+class IntervalAdmin(Recorded, Bounded, theirs.IntervalScheduleAdmin):  # type: ignore[misc]  # no types
     """Intervals."""
 
     noun = "interval"
 
 
-class CrontabAdmin(Recorded, theirs.CrontabScheduleAdmin):  # type: ignore[misc]  # no types
+class CrontabAdmin(Recorded, Bounded, theirs.CrontabScheduleAdmin):  # type: ignore[misc]  # no types
     """Crontabs."""
 
     noun = "crontab"
     form = CrontabForm
 
 
-class SolarAdmin(Recorded, theirs.SolarScheduleAdmin):  # type: ignore[misc]  # no types
+class SolarAdmin(Recorded, Bounded, theirs.SolarScheduleAdmin):  # type: ignore[misc]  # no types
     """Solar events."""
 
     noun = "solar_event"
 
 
-class ClockedAdmin(Recorded, theirs.ClockedScheduleAdmin):  # type: ignore[misc]  # no types
+class ClockedAdmin(Recorded, Bounded, theirs.ClockedScheduleAdmin):  # type: ignore[misc]  # no types
     """Fixed times."""
 
     noun = "clocked_time"

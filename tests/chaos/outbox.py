@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from django.db import connection
 
 from orchestrator.audit.models import AuditEntry
+from orchestrator.outbox.models import OutboxMessage
 from tests.chaos import census
 from tests.chaos.catalogue import Orders, Report
 from tests.chaos.publisher import ACTION
@@ -137,6 +138,8 @@ class _Play:
             more={
                 "database": connection.vendor,
                 "rolled_back_but_ran": len(phantoms),
+                # Sent, and not known to have ended.
+                "rows_left": OutboxMessage.objects.count(),
                 "copies_dropped": self.worker.log.count(" ignored") if self.worker else 0,
                 **self.done,
                 **({"left": left} if left else {}),
