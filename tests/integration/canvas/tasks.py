@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ from celery import chain, chord, group, shared_task
 
 from orchestrator import Retries, task
 from tests.support import far_side
-from tests.support.wait import eventually
+from tests.support.wait import eventually, pause
 
 
 @task(bind=True)
@@ -45,7 +44,7 @@ def fail(*_: Any, key: str, text: str = "no such order") -> None:
 @task
 def slow(value: Any, key: str, seconds: float) -> Any:
     """Take some time."""
-    time.sleep(seconds)
+    pause(seconds)
     far_side.record(key, value=value)
     return value
 

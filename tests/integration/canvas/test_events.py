@@ -55,6 +55,8 @@ def ear(stack: Stack) -> Iterator[Ear]:
     made = Ear()
     made.start()
     assert made.ready.wait(30)
+    # It is about to listen; it does once it hears something.
+    eventually(lambda: get_app().control.heartbeat() or made.heard, message="an event")
     yield made
     made.stop()
 
