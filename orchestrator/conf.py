@@ -17,26 +17,7 @@ from django.core.signals import setting_changed
 
 from orchestrator.contracts.addresses import SCHEMES, as_redis
 from orchestrator.contracts.errors import InvalidOption, UnknownOption
-
-#: Names whose values never leave the payload, wherever they appear as an argument
-#: or as a key in one.
-REDACTED_NAMES = (
-    "password",
-    "passwd",
-    "secret",
-    "token",
-    "access_token",
-    "refresh_token",
-    "api_key",
-    "apikey",
-    "authorization",
-    "credentials",
-    "private_key",
-    "card_number",
-    "cvv",
-    "iban",
-    "ssn",
-)
+from orchestrator.contracts.redaction import REDACTED_NAMES
 
 POLICIES = (
     "orchestrator.policies.telemetry.Telemetry",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestrator.transport.inflight import Claimed
@@ -31,6 +32,12 @@ class Buffer:
 
     def __len__(self) -> int:
         return len(self.messages)
+
+    def put(self, claimed: Sequence[Claimed]) -> None:
+        """Add messages at the end."""
+        if claimed:
+            self.messages.extend(claimed)
+            self.moved_at = time.monotonic()
 
     def stuck(self) -> bool:
         """Whether messages wait and nothing has moved for a while."""

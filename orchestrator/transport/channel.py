@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Iterable
 from functools import cached_property
 from queue import Empty
@@ -16,11 +15,12 @@ from kombu.utils.json import loads
 
 from orchestrator.contracts.limiting import Waiting
 from orchestrator.transport import fairness, parking, publishing, wire
-from orchestrator.transport.buffer import Buffer, attempt_of, tag_of
-from orchestrator.transport.clients import Clients, refused_is_lost
+from orchestrator.transport.buffer import attempt_of, tag_of
+from orchestrator.transport.clients import refused_is_lost
 from orchestrator.transport.inflight import Claimed
 from orchestrator.transport.keys import DELIVERY_MEMBER, SEPARATOR
 from orchestrator.transport.qos import TURN, QoS
+from orchestrator.transport.waking import Waking
 
 logger = logging.getLogger("orchestrator.transport")
 
@@ -30,7 +30,7 @@ _TYPED = b'"__type__"'
 FIXED = ("sep", "priority_steps")
 
 
-class Channel(Clients):
+class Channel(Waking):
     """One kombu channel. Queues that are consumed without acknowledgement work as in kombu."""
 
     QoS = QoS
@@ -40,10 +40,6 @@ class Channel(Clients):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._no_ack: set[str] = set()
-        self._claiming: list[str] = []
-        self._buffer: Buffer | None = None
-        #: Whether a list may hold something: False from an empty claim to the next wake-up.
-        self._hope = True
         super().__init__(*args, **kwargs)
 
     # --- publishing ---------------------------------------------------------------
@@ -114,30 +110,7 @@ class Channel(Clients):
         self._claiming = queues if any(queue not in self._no_ack for queue in queues) else []
         self._hope = True
         if self._claiming and self._buffer is None:
-            self._buffer = self.ledger.new_buffer()
-            self.office.open()
-
-    @property
-    def claiming(self) -> bool:
-        """Whether this channel claims, rather than pops."""
-        return bool(self._claiming)
-
-    def fill(self) -> bool:
-        """Claim if nothing is buffered and something may wait; whether there is anything to deliver now."""
-        buffer = self._buffer
-        if buffer is None:
-            return False
-        if not buffer and self._hope:
-            strict = self.queue_order_strategy == "priority"
-            queues = self._claiming if strict else self._queue_cycle.consume(len(self._claiming))
-            want = self.ledger.pace.batch(self.qos.free, self.qos.prefetch_count)
-            want = self.office.fair.fewer(want, self.qos.free)
-            self._hope = self.ledger.claim(buffer, queues, want, strict=strict)
-            if self._expires:
-                with self.conn_or_acquire() as client:
-                    for queue in queues:
-                        self._maybe_update_queues_expire(client, queue)
-        return len(buffer) > 0
+            self._open_buffer()
 
     def deliver(self, most: int = TURN) -> int:
         """Hand buffered messages to their consumers while there are slots; return how many."""
@@ -229,38 +202,6 @@ class Channel(Clients):
         """Let a message wait in the line of a limit instead of acknowledging it."""
         self.qos.park(message.delivery_tag, waiting)
         message._state = "REQUEUED"
-
-    # --- waiting for a wake-up -----------------------------------------------------
-
-    def _brpop_start(self, timeout: float | None = None) -> None:
-        if not self._claiming:
-            super()._brpop_start(timeout)
-            return
-        connection = self.client.connection
-        self._in_poll = connection
-        self._brpop_sent_at = time.monotonic()
-        connection.send_command("BLPOP", *map(self.keys.wake, self._claiming), self.brpop_timeout)
-
-    def _brpop_read(self, **options: Any) -> bool:
-        if not self._claiming:
-            return bool(super()._brpop_read(**options))
-        connection = self.client.connection
-        try:
-            woken = connection.read_response()
-        except self.connection_errors:
-            connection.disconnect()
-            raise
-        finally:
-            self._in_poll = None
-            self._flush_brpop_reauth()
-        self._hope = True
-        if not self.qos.can_consume():
-            if woken:
-                self.raw.lpush(woken[0], woken[1])  # somebody else may be free
-            raise Empty
-        if self.fill() and self.deliver():
-            return True
-        raise Empty
 
     # --- the end -------------------------------------------------------------------
 

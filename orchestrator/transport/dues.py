@@ -7,6 +7,7 @@ import time
 from collections.abc import Collection
 
 from orchestrator.transport.companion import Companion
+from orchestrator.transport.witness import Witness
 
 logger = logging.getLogger("orchestrator.transport")
 
@@ -21,8 +22,9 @@ COMPANION_PAUSE = 0.2
 class Dues:
     """Serials by what the broker has to be told about them. The caller locks."""
 
-    def __init__(self, companion: Companion) -> None:
+    def __init__(self, companion: Companion, witness: Witness) -> None:
         self.companion = companion
+        self._witness = witness
         self._acks: list[int] = []
         self._since = 0.0
         #: To be returned once the broker can be asked.
@@ -37,11 +39,6 @@ class Dues:
         """Whether many acknowledgements have gathered."""
         return len(self._acks) >= ACKS
 
-    @property
-    def safe_at_once(self) -> bool:
-        """Whether nothing has to be made safe before the acknowledgements."""
-        return self.companion.due() == float("inf")
-
     def serials(self) -> Collection[int]:
         """Return what is owed."""
         return self.returning.union(self._acks)
@@ -52,15 +49,18 @@ class Dues:
         if first:
             self._since = time.monotonic()
         self._acks.append(serial)
+        if self.companion.due() == float("inf"):
+            # Nothing has to be made safe before.
+            self._witness.done(serial)
         return first
 
     def batch(self) -> list[int]:
         """Return acknowledgements to send now: none while what belongs to them is not safe."""
-        return self._acks[:ACKS] if self._acks and self._safe() else []
+        return self._witnessed() if self._acks and self._safe() else []
 
     def settle(self) -> list[int]:
         """Make safe what belongs to acknowledgements, whether or not there are any; return those to send now."""
-        return self._acks[:ACKS] if self._safe() else []
+        return self._witnessed() if self._safe() else []
 
     def sent(self, acks: list[int], acknowledged: int) -> None:
         """Note that the broker was told of the first acknowledgements, and knew so many of them."""
@@ -82,6 +82,12 @@ class Dues:
         """Owe nothing any more: all of it is somebody else's."""
         self._acks.clear()
         self.returning.clear()
+
+    def _witnessed(self) -> list[int]:
+        acks = self._acks[:ACKS]
+        for serial in acks:
+            self._witness.done(serial)
+        return acks
 
     def _safe(self) -> bool:
         if self.companion.flush():

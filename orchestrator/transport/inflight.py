@@ -15,7 +15,7 @@ from orchestrator.transport.keys import MARK, MARKER_MS, SEPARATOR, STEPS, Keys
 from orchestrator.transport.setback import KEPT, Memory
 
 _PACKAGE = "orchestrator.transport.scripts"
-_claim = Script("fair", "revoked", "claim", package=_PACKAGE)
+claim_script = Script("fair", "revoked", "claim", package=_PACKAGE)
 _give_back = Script("give_back", package=_PACKAGE)
 _renew = Script("renew", package=_PACKAGE)
 _recover = Script("recover", package=_PACKAGE)
@@ -45,6 +45,33 @@ class Turn:
     acknowledged: int
     more: bool
     broken: str
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call of :data:`claim_script`, and what its answer means."""
+
+    keys: list[str]
+    args: list[Any]
+    serial: int
+    want: int
+    _queues: Sequence[str]
+    _lists: Sequence[tuple[str, int]]
+
+    @property
+    def serials(self) -> range:
+        """What it may take, if it is carried out."""
+        return range(self.serial + 1, self.serial + self.want + 1)
+
+    def turn(self, reply: Any) -> Turn:
+        """Read the script's answer."""
+        acknowledged, more, broken, called_off = reply[:4]
+        claimed = [
+            Claimed(self.serial + 1 + at, self._queues[self._lists[reply[4 + 2 * at] - 1][1] - 1], reply[5 + 2 * at])
+            for at in range((len(reply) - 4) // 2)
+        ]
+        revoked.found(called_off)
+        return Turn(claimed, acknowledged, bool(more), self._lists[broken - 1][0] if broken else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +116,12 @@ class InFlight:
         self._mine = keys.inflight(owner)
 
     def turn(self, queues: Sequence[str], serial: int, want: int, acks: Sequence[int], *, strict: bool = False) -> Turn:
-        """Acknowledge some messages and claim up to ``want`` others, best priority first.
+        """Acknowledge some messages and claim up to ``want`` others, best priority first; see :meth:`call`."""
+        call = self.call(queues, serial, want, acks, strict=strict)
+        return call.turn(claim_script(self.client, keys=call.keys, args=call.args))
+
+    def call(self, queues: Sequence[str], serial: int, want: int, acks: Sequence[int], *, strict: bool = False) -> Call:
+        """Return the call that :meth:`turn` makes.
 
         Args:
             queues: in the order of preference within a priority.
@@ -107,10 +139,9 @@ class InFlight:
         ]
         if strict:
             lists.sort(key=lambda entry: entry[1])
-        reply: Any = _claim(
-            self.client,
-            keys=[self._mine, keys.owners, keys.paused, *[name for name, _ in lists], *map(keys.wake, queues)],
-            args=[
+        return Call(
+            [self._mine, keys.owners, keys.paused, *[name for name, _ in lists], *map(keys.wake, queues)],
+            [
                 self.owner,
                 self._lease_ms,
                 serial,
@@ -123,14 +154,11 @@ class InFlight:
                 *queues,
                 *acks,
             ],
+            serial,
+            want,
+            queues,
+            lists,
         )
-        acknowledged, more, broken, called_off = reply[:4]
-        claimed = [
-            Claimed(serial + 1 + at, queues[lists[reply[4 + 2 * at] - 1][1] - 1], reply[5 + 2 * at])
-            for at in range((len(reply) - 4) // 2)
-        ]
-        revoked.found(called_off)
-        return Turn(claimed, acknowledged, bool(more), lists[broken - 1][0] if broken else "")
 
     def give_back(self, serials: Sequence[int]) -> int:
         """Return claimed messages to the front of their queues, uncharged; return how many were still ours."""
@@ -246,3 +274,12 @@ def count(client: redis.Redis, keys: Keys) -> int:
         for owner in owners:
             pipe.hlen(keys.inflight(owner.decode()))
         return sum(pipe.execute())
+
+
+def hang_up(client: redis.Redis, error: redis.RedisError) -> None:
+    """After a call without an answer, close what is idle: connections that a network forgot are seldom alone.
+
+    To wait for one after the other would take longer than a lease.
+    """
+    if isinstance(error, redis.TimeoutError):
+        client.connection_pool.disconnect(inuse_connections=False)

@@ -19,10 +19,11 @@ from collections.abc import Collection, Iterable, Sequence
 import redis
 
 from orchestrator.contracts.limiting import Waiting
+from orchestrator.transport.ahead import Ahead
 from orchestrator.transport.buffer import STUCK, Buffer, HandedOut, tag_of
 from orchestrator.transport.companion import Companion, Company
 from orchestrator.transport.dues import Dues
-from orchestrator.transport.inflight import Claimed, InFlight
+from orchestrator.transport.inflight import Claimed, InFlight, Turn, hang_up
 from orchestrator.transport.keys import Keys
 from orchestrator.transport.pacing import Pace
 from orchestrator.transport.witness import Nobody, Witness
@@ -57,9 +58,10 @@ class Ledger:
         self._serial = 0
         self._buffers: list[Buffer] = []
         self._out: dict[str, HandedOut] = {}
+        self.ahead: set[Ahead] = set()  # claims that were sent before there is anything to claim
         #: Tags whose channel has gone while their task runs.
         self.orphans: set[str] = set()
-        self._dues = Dues(companion or Company())
+        self._dues = Dues(companion or Company(), self._witness)
         self._begin()
 
     def _begin(self) -> None:
@@ -95,34 +97,39 @@ class Ledger:
     # --- from the broker ----------------------------------------------------------
 
     def claim(self, buffer: Buffer, queues: Sequence[str], want: int, *, strict: bool = False) -> bool:
-        """Fill a buffer with up to ``want`` messages; send gathered acknowledgements on the way.
-
-        Returns:
-            whether more waits than was taken.
-        """
+        """Fill a buffer with up to ``want`` messages, send acknowledgements on the way; whether more waits."""
         with self.lock:
             self._send_returns()
-            serial, self._serial = self._serial, self._serial + want
+            serial = self.reserve(want)
             acks = self._dues.batch()
-            self._bear_witness(acks)
             try:
                 turn = self.inflight.turn(queues, serial, want, acks, strict=strict)
-            except redis.RedisError:
-                # The call may have been carried out: what it took is returned when the broker answers again.
-                self._dues.returning.update(range(serial + 1, serial + want + 1))
-                self.attention.set()
+            except redis.RedisError as error:
+                hang_up(self.client, error)
+                # The call may have been carried out.
+                self.doubt(range(serial + 1, serial + want + 1))
                 raise
             self._dues.sent(acks, turn.acknowledged)
-            if turn.broken:
-                logger.error(
-                    "Key %r is no list, so nothing is taken from that queue: rename or delete it.", turn.broken
-                )
-            buffer.messages.extend(turn.claimed)
-            if turn.claimed:
-                buffer.moved_at = time.monotonic()
-            if len(turn.claimed) > 1:
-                self.attention.set()
-            return turn.more
+            return self.received(buffer, turn)
+
+    def reserve(self, want: int) -> int:
+        """Set serials aside for a claim; return the last one before them. The caller locks, here and below."""
+        serial, self._serial = self._serial, self._serial + want
+        return serial
+
+    def received(self, buffer: Buffer, turn: Turn) -> bool:
+        """Put what a claim brought into a buffer; whether more waits than was taken."""
+        if turn.broken:
+            logger.error("Key %r is no list, so nothing is taken from that queue: rename or delete it.", turn.broken)
+        buffer.put(turn.claimed)
+        if len(turn.claimed) > 1:
+            self.attention.set()
+        return turn.more
+
+    def doubt(self, serials: Iterable[int]) -> None:
+        """Return what a call without an answer may have taken, when the broker answers again."""
+        self._dues.returning.update(serials)
+        self.attention.set()
 
     def take(self, buffer: Buffer) -> Claimed | None:
         """Hand out the next message, under the tag :func:`tag_of` gives it."""
@@ -163,15 +170,12 @@ class Ledger:
                 self.pace.note(out.name, time.monotonic() - out.since)
             if self._dues.ack(out.serial):
                 self.attention.set()
-            if self._dues.safe_at_once:
-                self._witness.done(out.serial)
 
     def flush(self) -> None:
         """Send all that the broker has not been told."""
         with self.lock:
             self._send_returns()
             while acks := self._dues.settle():
-                self._bear_witness(acks)
                 turn = self.inflight.turn((), self._serial, 0, acks)
                 self._dues.sent(acks, turn.acknowledged)
 
@@ -236,7 +240,7 @@ class Ledger:
             try:
                 self.inflight.set_aside(claimed.serial, reason)
             except redis.RedisError:
-                self._dues.returning.add(claimed.serial)
+                self.doubt([claimed.serial])
                 raise
 
     def park(self, tag: str, waiting: Waiting) -> None:
@@ -248,7 +252,7 @@ class Ledger:
                 try:
                     self.inflight.park(out.serial, waiting)
                 except redis.RedisError:
-                    self._dues.returning.add(out.serial)
+                    self.doubt([out.serial])
             self.parked = True
             self.attention.set()
 
@@ -259,10 +263,11 @@ class Ledger:
             if counted < 0:
                 self._lost()
                 return
-            known = {out.serial for out in self._out.values()}.union(self._dues.serials())
-            known.update(claimed.serial for buffer in self._buffers for claimed in buffer.messages)
+            buffered = (claimed.serial for buffer in self._buffers for claimed in buffer.messages)
+            known = {out.serial for out in self._out.values()}.union(self._dues.serials(), buffered)
             if counted > len(known):
                 # A call whose reply was lost took them; no later call can, for the lock is ours.
+                known.update(*(ahead.serials for ahead in self.ahead))
                 self._dues.returning.update(serial for serial in self.inflight.serials() if serial not in known)
             self._send_returns()
 
@@ -281,10 +286,6 @@ class Ledger:
         self.orphans.clear()
         self._dues.clear()
         self._begin()
-
-    def _bear_witness(self, serials: Iterable[int]) -> None:
-        for serial in serials:
-            self._witness.done(serial)
 
     def _return_soon(self) -> None:
         try:

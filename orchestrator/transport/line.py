@@ -15,6 +15,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError
 from redis.retry import Retry
 
+from orchestrator.stores.redis.direct import packed
 from orchestrator.stores.redis.scripts import Script
 from orchestrator.transport import delayed, sender, wire
 from orchestrator.transport.channel import Channel
@@ -107,10 +108,10 @@ class Line:
         """
         wire = self._wire
         try:
-            wire.send_packed_command([_packed("EVALSHA", script.sha, len(keys), *keys, *args)], check_health=False)
+            wire.send_packed_command([packed("EVALSHA", script.sha, len(keys), *keys, *args)], check_health=False)
             return wire.read_response()
         except NoScriptError:
-            wire.send_packed_command([_packed("EVAL", script.text, len(keys), *keys, *args)], check_health=False)
+            wire.send_packed_command([packed("EVAL", script.text, len(keys), *keys, *args)], check_health=False)
             return wire.read_response()
 
     def was_sent(self, task_id: str) -> bool:
@@ -217,12 +218,3 @@ class Line:
         """Hang up."""
         self._wire.disconnect()
         self._connection.close()
-
-
-def _packed(*words: Any) -> bytes:
-    """Return a command as it is sent; redis-py's own way to do it takes several times as long."""
-    parts = [b"*%d\r\n" % len(words)]
-    for word in words:
-        data = word if type(word) is bytes else str(word).encode("utf-8")
-        parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
-    return b"".join(parts)

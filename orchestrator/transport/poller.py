@@ -103,8 +103,15 @@ class Poller(stock.MultiChannelPoller):  # type: ignore[misc]  # kombu is untype
                 if channel.claiming:
                     channel.deliver()
             return None
+        channel = self._fd_to_chan.get(fileno, (None, ""))[0]
         with refused_is_lost():
+            if channel is not None and channel.expecting:
+                return channel._brpop_read()
             return super().on_readable(fileno)
+
+    def _pause_brpop(self, channel: Any, fileno: int) -> None:
+        if not channel.expecting:
+            super()._pause_brpop(channel, fileno)
 
     def get(self, callback: Any, timeout: float | None = None) -> None:
         """Wait for one event outside of an event loop.

@@ -35,6 +35,15 @@ def readable(connection: Any) -> bool:
         return True
 
 
+def packed(*words: object) -> bytes:
+    """Return a command as it is sent; redis-py's own way to do it takes several times as long."""
+    parts = [b"*%d\r\n" % len(words)]
+    for word in words:
+        data = word if type(word) is bytes else str(word).encode()
+        parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
+    return b"".join(parts)
+
+
 def say(connection: Any, command: str, script: str, keys: Sequence[str], args: Sequence[object]) -> None:
     """Send a call of a script; its answer is read with ``connection.read_response()``.
 
@@ -44,8 +53,4 @@ def say(connection: Any, command: str, script: str, keys: Sequence[str], args: S
     Raises:
         redis.RedisError: it cannot be known whether the server has it.
     """
-    parts = [b"*%d\r\n" % (3 + len(keys) + len(args))]
-    for word in (command, script, len(keys), *keys, *args):
-        data = word if type(word) is bytes else str(word).encode()
-        parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
-    connection.send_packed_command([b"".join(parts)], check_health=False)
+    connection.send_packed_command([packed(command, script, len(keys), *keys, *args)], check_health=False)
