@@ -101,7 +101,7 @@ def test_what_a_failover_lost_is_sent_again_and_nothing_else(platform: Platform,
     broker = platform.broker
     failing = OwnBroker(broker, tmp_path / "copy")
     mail = platform.worker(queues=["mail"])
-    commit("done before", queue="mail")
+    commit("done before", queue="mail", ignore_result=True)
     eventually(services.forget_ended, message="its end was told")
     kept = [commit("kept"), commit("kept later", countdown=3600)]
     failing.remember()

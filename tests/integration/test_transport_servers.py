@@ -10,15 +10,13 @@ from uuid import uuid4
 
 import pytest
 import redis
-from django.test import override_settings
-from kombu import pools
 
 from orchestrator.celery import get_app, results
 from orchestrator.contracts.errors import BrokerUnavailable
 from orchestrator.deadletters.models import DeadLetter
 from orchestrator.launch.ports import free_port
 from tests.conftest import Platform
-from tests.support import charges, far_side, inflight, labour, limited, servers, zoo
+from tests.support import charges, elsewhere, far_side, inflight, labour, limited, servers, zoo
 from tests.support.wait import eventually, stays
 
 MODULES = {"ORCHESTRATOR_TEST_IMPORTS": "tests.support.labour,tests.support.limited"}
@@ -33,32 +31,16 @@ def pointed_at(url: str, authority: str = "", **options: Any) -> Iterator[dict[s
         authority: file of the authority behind whose certificates broker and sentinels speak TLS.
         options: of the broker's transport.
     """
-    app = get_app()
     tls = {"ssl_cert_reqs": "required", "ssl_ca_certs": authority} if authority else None
     if tls:
         options["sentinel_kwargs"] = {"ssl": True, **tls}
-
-    def begin_anew() -> None:
-        pools.reset()
-        app._pool = app.amqp._producer_pool = None
-
-    before = {name: app.conf[name] for name in ("broker_url", "broker_transport_options", "broker_use_ssl")}
-    begin_anew()
-    app.conf.broker_url, app.conf.broker_transport_options = url, {**before["broker_transport_options"], **options}
-    app.conf.broker_use_ssl = tls
-    try:
-        with override_settings(
-            CELERY_BROKER_URL=url, CELERY_BROKER_TRANSPORT_OPTIONS=options, CELERY_BROKER_USE_SSL=tls
-        ):
-            yield {
-                **MODULES,
-                "ORCHESTRATOR_BROKER_URL": url,
-                "ORCHESTRATOR_BROKER_MASTER": options.get("master_name"),
-                "ORCHESTRATOR_TEST_AUTHORITY": authority,
-            }
-    finally:
-        app.conf.update(before)
-        begin_anew()
+    with elsewhere.pointed_at(url, options, broker_use_ssl=tls):
+        yield {
+            **MODULES,
+            "ORCHESTRATOR_BROKER_URL": url,
+            "ORCHESTRATOR_BROKER_MASTER": options.get("master_name"),
+            "ORCHESTRATOR_TEST_AUTHORITY": authority,
+        }
 
 
 def sentinel(found: servers.Watched) -> str:
