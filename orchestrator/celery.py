@@ -33,6 +33,7 @@ from orchestrator.policies.redaction import Redaction, cover
 from orchestrator.stores.redis.attempts import RedisAttemptLog
 from orchestrator.stores.redis.breakers import RedisBreakers
 from orchestrator.stores.redis.deduplication import RedisDeduplicationLocks
+from orchestrator.stores.redis.ended import RedisEndedRows
 from orchestrator.stores.redis.idempotency import RedisIdempotencyRecords
 from orchestrator.stores.redis.leases import RedisLeases
 from orchestrator.stores.redis.limits import RedisLimits
@@ -159,6 +160,7 @@ class OrchestratorApp(EngineApp):
             control_flow=(TaskPredicate,),
             attempts=attempts,
             progress=RedisProgressLog(waiting, lambda call, alias: transaction.on_commit(call, using=alias)),
+            ended_rows=RedisEndedRows(url, settings.key_prefix, settings.letterbox_timeout),
             redacted_names=settings.redacted_names,
             lease_seconds=settings.lease_seconds,
             limits_open=settings.limits_fail == "open",

@@ -30,6 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "sqlite: only on SQLite, the default")
     config.addinivalue_line("markers", "database: what it shows may differ between databases; CI runs it on both")
     config.addinivalue_line("markers", "browser: drives a real browser")
+    config.addinivalue_line("markers", "rabbitmq: needs RabbitMQ, of which it starts a node of its own")
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
@@ -59,7 +60,7 @@ def _shared(item: pytest.Item) -> str:
     return " ".join(
         f"{definition.baseid}:{name}:{parameters.get(name, '')}"
         for name, (*_, definition) in sorted(item._fixtureinfo.name2fixturedefs.items())  # type: ignore[attr-defined]
-        if definition.scope in ("module", "session") and definition.baseid.startswith("tests")
+        if definition.scope in ("module", "package", "session") and definition.baseid.startswith("tests")
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
@@ -49,19 +48,23 @@ class LinkedAttemptAdmin(AttemptAdmin):
 class LinkedPeriodicTaskAdmin(PeriodicTaskAdmin):
     """A schedule with how its last run ended."""
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        """Fetch the last result with each row."""
-        found: QuerySet[Any] = super().get_queryset(request)
-        return links.with_last_result(found)
+    def get_changelist_instance(self, request: HttpRequest) -> Any:
+        """Fetch the last results of the rows that are shown."""
+        page = super().get_changelist_instance(request)
+        page.result_list = list(page.result_list)
+        found = links.last_results([task.name for task in page.result_list])
+        for task in page.result_list:
+            task.last_result = found.get(task.name)
+        return page
 
     @admin.display(description="last run", ordering="last_run_at")
     def last(self, task: PeriodicTask) -> SafeString | str:
         """Return when it ran last, with the state of its latest result below as a link."""
         when = super().last(task)
-        if not task.last_result_id:
+        number, state = task.last_result or (None, "")
+        if number is None:
             return when
-        url = reverse("admin:django_celery_results_taskresult_change", args=[task.last_result_id])
-        state = task.last_result_state
+        url = reverse("admin:django_celery_results_taskresult_change", args=[number])
         badge = format_html('<span class="orchestrator-badge is-{}">{}</span>', state, state)
         return format_html('{}<a class="orchestrator-below" href="{}">{}</a>', when, url, badge)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from django.contrib.auth.models import AnonymousUser
-from django.db.models import OuterRef, QuerySet, Subquery
+from django.db import connections, router
 from django.urls import reverse
 from django_celery_results.models import TaskResult
 
@@ -69,13 +70,25 @@ def letters_of(task_id: str) -> list[Link]:
     ]
 
 
-def with_last_result(schedules: QuerySet[Any]) -> QuerySet[Any]:
-    """Return schedules with ``last_result_id`` and ``last_result_state`` of their latest result."""
-    latest = TaskResult.objects.filter(periodic_task_name=OuterRef("name")).order_by("-date_done")
-    found: QuerySet[Any] = schedules.annotate(
-        last_result_id=Subquery(latest.values("pk")[:1]), last_result_state=Subquery(latest.values("status")[:1])
-    )
-    return found
+def last_results(schedules: Sequence[str]) -> dict[str, tuple[int, str]]:
+    """Return number and state of the latest result of some schedules, by the schedule's name, with one query.
+
+    Each name is looked for by itself, as a constant: a schedule has many results or none, and only a planner that sees
+    the name knows which. (As a subquery of the list this took minutes on PostgreSQL, with a million results.)
+    """
+    if not schedules:
+        return {}
+    using = connections[router.db_for_read(TaskResult)]
+    results = TaskResult.objects.using(using.alias).order_by("-date_done")
+    parts, parameters = [], list[Any]()
+    for number, name in enumerate(schedules):
+        latest = results.filter(periodic_task_name=name).values_list("periodic_task_name", "pk", "status")[:1]
+        sql, given = latest.query.get_compiler(using=using.alias).as_sql()
+        parts.append(f"SELECT * FROM ({sql}) AS latest_{number}")  # noqa: S608 - of our own query
+        parameters += given
+    with using.cursor() as cursor:
+        cursor.execute(" UNION ALL ".join(parts), parameters)
+        return {name: (pk, status) for name, pk, status in cursor.fetchall()}
 
 
 def open_letters(user: Any) -> str:

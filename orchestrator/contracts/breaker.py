@@ -24,7 +24,8 @@ class Breaker:
     Then it is *half-open*: one attempt runs, a probe. Its success closes the breaker, its failure opens it again; a
     probe that dies makes room for another.
 
-    Tasks that name the same breaker share it, on all workers; declare it once and import it.
+    Tasks that name the same breaker share it, on all workers; declare it once and import it. One name with two sets
+    of numbers is refused at import.
 
     Args:
         name: of the far side, as in ``"stripe"``.
@@ -72,6 +73,33 @@ class Breaker:
     def spans(self) -> tuple[float, float]:
         """``window`` and ``cooldown`` in seconds."""
         return float(self.window), float(self.cooldown)  # type: ignore[arg-type]  # timedeltas became seconds above
+
+    @property
+    def numbers(self) -> tuple[float, int, float, float]:
+        """What tasks that share it must agree on: ``error_rate``, ``minimum``, and the spans in seconds."""
+        return float(self.error_rate), self.minimum, *self.spans
+
+
+#: Name of a breaker -> task that declared it first, and the breaker.
+_declared: dict[str, tuple[str, Breaker]] = {}
+
+
+def check_breaker(task: str, breaker: Breaker) -> None:
+    """Refuse a breaker whose name another task declares with other numbers: they share its state.
+
+    Which exceptions count (``on``) is each task's own.
+
+    Raises:
+        InvalidOption: names both tasks and their numbers.
+    """
+    other, known = _declared.setdefault(breaker.name, (task, breaker))
+    if other == task:
+        _declared[breaker.name] = (task, breaker)
+    elif known.numbers != breaker.numbers:
+        raise InvalidOption(
+            f"Task {task!r} declares {breaker!r}, task {other!r} declares {known!r}: breakers with one name are "
+            "shared, so declare one and import it, or give them different names."
+        )
 
 
 class End(enum.StrEnum):

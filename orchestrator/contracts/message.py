@@ -118,6 +118,8 @@ class Parcel:
     message: WireMessage
     event: Mapping[str, Any] | None = None
     ordering_key: str = ""
+    #: Names the publish of it that got no answer, where there was one; for the transport to settle.
+    doubt: str = ""
 
 
 @dataclass(frozen=True, slots=True)

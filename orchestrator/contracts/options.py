@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.contracts.breaker import Breaker
+from orchestrator.contracts.breaker import Breaker, check_breaker
 from orchestrator.contracts.deduplication import Deduplicate
 from orchestrator.contracts.errors import InvalidOption, UnknownOption
 from orchestrator.contracts.fairness import check_fairness
@@ -146,6 +146,8 @@ def check_options(
         value = given.get(option)
         if value is not None and not isinstance(value, kind):
             raise InvalidOption(f"Task {task!r}: {option}={value!r} must be {OPTIONS[option]}.")
+    if given.get("breaker") is not None:
+        check_breaker(task, given["breaker"])
     check_limits(task, given.get("limits", ()))
     if "fairness_key" in given or "fairness_weight" in given:
         check_fairness(task, given.get("fairness_key"), given.get("fairness_weight", 1))

@@ -17,7 +17,7 @@ from orchestrator.contracts.idempotency import IdempotencyRecords, Transactional
 from orchestrator.contracts.limiting import LimitStore
 from orchestrator.contracts.message import Attempt, Parcel, Publication
 from orchestrator.contracts.outcome import Outcome
-from orchestrator.contracts.ports import AttemptLog, Dispatch, Leases, Letterbox, ProgressLog
+from orchestrator.contracts.ports import AttemptLog, Dispatch, EndedRows, Leases, Letterbox, ProgressLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,7 @@ class Parts:
     breakers: Breakers
     attempts: AttemptLog
     progress: ProgressLog
+    ended_rows: EndedRows
     redacted_names: tuple[str, ...] = ()
     #: Seconds that a lease lasts without being renewed.
     lease_seconds: float = 30.0

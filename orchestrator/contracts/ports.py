@@ -118,6 +118,13 @@ class Outbox(Protocol):
         """Store a message that the broker did not take; a relay sends it."""
 
 
+class EndedRows(Protocol):
+    """Where it is noted which rows of the outbox belong to messages that are settled, so that relays forget them."""
+
+    def note(self, row: str) -> None:
+        """Note a row by its name. Never raises for a store that is away."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lease:
     """Ownership of a key for a while.

@@ -43,6 +43,11 @@ def open_among(task_ids: Sequence[str]) -> set[str]:
     return set(letters.order_by().values_list("task_id", flat=True))
 
 
+def buried_among(task_ids: Sequence[str]) -> set[str]:
+    """Return which of some tasks have a dead letter, whatever became of it."""
+    return set(DeadLetter.objects.filter(task_id__in=task_ids).order_by().values_list("task_id", flat=True))
+
+
 def _delete(rows: QuerySet[DeadLetter], setting: str, days: int) -> int:
     total = 0
     while True:

@@ -9,11 +9,12 @@ from orchestrator.deadletters.bulk import Report, discard_where, redrive_where
 from orchestrator.deadletters.discarding import discard
 from orchestrator.deadletters.filters import Filter, groups
 from orchestrator.deadletters.redriving import redrive, resume_interrupted
-from orchestrator.deadletters.retention import open_among, prune
+from orchestrator.deadletters.retention import buried_among, open_among, prune
 
 __all__ = [
     "Filter",
     "Report",
+    "buried_among",
     "discard",
     "discard_where",
     "groups",

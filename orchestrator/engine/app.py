@@ -197,16 +197,20 @@ class EngineApp(Celery):  # type: ignore[misc]  # Celery is untyped
             kwargs=kwargs,
         )
 
-    def send_kept(self, parcel: Parcel, mark: Mapping[str, str]) -> None:
+    def send_kept(self, parcel: Parcel, mark: Mapping[str, Any]) -> bool:
         """Send a message that the outbox kept; ``mark`` tells its copies apart.
+
+        Returns:
+            False if it was not sent: it is a duplicate of another message, or was sent already by a publish that got
+            no answer.
 
         Raises:
             BrokerUnavailable: the broker did not take it, as far as is known.
         """
         send = self.stack.sender(lambda kept: keeping.send(self, kept, mark))
-        send(parcel)
+        return bool(send(parcel))
 
-    def send_kept_many(self, parcels: Sequence[tuple[Parcel, Mapping[str, str]]]) -> None:
+    def send_kept_many(self, parcels: Sequence[tuple[Parcel, Mapping[str, Any]]]) -> None:
         """Send messages that the outbox kept, each with its mark, in one call where that can be done.
 
         Raises:

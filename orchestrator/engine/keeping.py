@@ -21,6 +21,7 @@ from orchestrator.contracts.errors import BrokerUnavailable, InvalidOption, Publ
 from orchestrator.contracts.message import HEADER, HEADER_VERSION, Parcel, Publication, WireMessage
 from orchestrator.engine import redispatch
 from orchestrator.engine.filling import Filled
+from orchestrator.transport.sender import came_through
 
 #: What ``Producer.publish`` is told that is no property of the message.
 _NOT_KEPT = frozenset({"retry", "retry_policy", "timeout", "confirm_timeout"})
@@ -142,8 +143,11 @@ def broker_refused(app: Any, error: Exception) -> bool:
     return isinstance(error, (*refused, *broken))
 
 
-def send(app: Any, parcel: Parcel, mark: Mapping[str, str]) -> None:
+def send(app: Any, parcel: Parcel, mark: Mapping[str, Any]) -> bool:
     """Send a kept message, with ``mark`` in our header under ``outbox``.
+
+    Returns:
+        False if it was not sent, because a publish that got no answer turns out to have come through.
 
     Raises:
         BrokerUnavailable: the broker did not take it, as far as is known.
@@ -155,6 +159,9 @@ def send(app: Any, parcel: Parcel, mark: Mapping[str, str]) -> None:
     try:
         with app.producer_or_acquire() as producer:
             redispatch.reach(producer)
+            raw = getattr(producer.channel, "raw", None) if parcel.doubt else None
+            if raw is not None and came_through(raw, parcel.doubt):
+                return False
             sending = True
             producer.publish(
                 message.body,
@@ -178,6 +185,7 @@ def send(app: Any, parcel: Parcel, mark: Mapping[str, str]) -> None:
             "Is it running, and is CELERY_BROKER_URL right?",
             maybe_sent=sending and not isinstance(error, refused),
         ) from error
+    return True
 
 
 def _declared(app: Any, queue: str) -> list[Any]:

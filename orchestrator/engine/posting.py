@@ -18,7 +18,7 @@ from orchestrator.transport.sender import Ready
 _MANY = "task.multi"
 
 
-def post(app: Any, parcels: Sequence[tuple[Parcel, Mapping[str, str]]]) -> None:
+def post(app: Any, parcels: Sequence[tuple[Parcel, Mapping[str, Any]]]) -> None:
     """Send kept messages, each with its mark: those that go straight to a queue all at once, or none of them.
 
     Raises:
@@ -32,7 +32,7 @@ def post(app: Any, parcels: Sequence[tuple[Parcel, Mapping[str, str]]]) -> None:
         keeping.send(app, parcel, mark)
 
 
-def _together(app: Any, parcels: Sequence[tuple[Parcel, Mapping[str, str]]]) -> bool:
+def _together(app: Any, parcels: Sequence[tuple[Parcel, Mapping[str, Any]]]) -> bool:
     """Send them in one call; False where that cannot be done."""
     if not app.quick.steady():
         return False
@@ -51,7 +51,7 @@ def _together(app: Any, parcels: Sequence[tuple[Parcel, Mapping[str, str]]]) -> 
     return True
 
 
-def _ready(line: Line, parcel: Parcel, mark: Mapping[str, str]) -> Ready:
+def _ready(line: Line, parcel: Parcel, mark: Mapping[str, Any]) -> Ready:
     message = parcel.message
     headers = dict(message.headers)
     headers[HEADER] = {**(headers.get(HEADER) or {"v": HEADER_VERSION}), "outbox": dict(mark)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -15,10 +16,10 @@ from kombu.exceptions import BatchPublishError, LimitExceeded, OperationalError
 from orchestrator.contracts import ordering
 from orchestrator.contracts.errors import BrokerUnavailable, InvalidOption, UnknownOption
 from orchestrator.contracts.message import HEADER, HEADER_VERSION, ONCE, Parcel, Publication
-from orchestrator.engine import keeping, size
+from orchestrator.engine import keeping, size, times
 from orchestrator.transport.line import Failed
 from orchestrator.transport.refusals import refusal
-from orchestrator.transport.sender import in_doubt
+from orchestrator.transport.sender import doubt, in_doubt
 
 #: Options of a call that this module takes; policies take further ones.
 OURS = ("outbox", ordering.KEY)
@@ -172,6 +173,7 @@ def sender(app: Any, send_task: Callable[..., Any]) -> Callable[[Publication], A
         options = publication.options
         headers = options.pop("headers", None)
         options["headers"] = {**headers, HEADER: publication.header} if headers else {HEADER: publication.header}
+        times.keep(app, options)
         if publication.gather is not None:
             return publication.gather(publication, send)
         outbox = app.outbox
@@ -192,7 +194,7 @@ def sender(app: Any, send_task: Callable[..., Any]) -> Callable[[Publication], A
             if not keeping.broker_refused(app, error):
                 raise
             result, parcel = _built(send_task, publication)
-            outbox.rescue(parcel, error)
+            outbox.rescue(replace(parcel, doubt=doubt(publication.task_id)), error)
             return result
 
     return send

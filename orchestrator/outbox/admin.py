@@ -1,11 +1,11 @@
-"""The outbox in the Django admin: it only shows."""
+"""The outbox in the Django admin: shown, and looked after by those who may."""
 
 from __future__ import annotations
 
 import json
 from typing import Any, ClassVar
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
@@ -13,23 +13,41 @@ from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 
 from orchestrator.audit.browsing import RecordAdmin, preformatted, recent_values, short_time
-from orchestrator.contracts.errors import PayloadUnreadable
+from orchestrator.contracts.errors import ConfigurationError, PayloadUnreadable, StoreUnavailable
+from orchestrator.outbox import services
 from orchestrator.outbox.models import OutboxMessage
 
 #: Who may see arguments: one right, whatever page shows them.
 PAYLOAD = "orchestrator_deadletters.view_payload"
 
 
+class SentFilter(admin.SimpleListFilter):
+    """Tell what waits to be sent from what was sent and has not ended, as far as is known."""
+
+    title = "state"
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """Return the two states."""
+        return [("waiting", "waits to be sent"), ("sent", "sent, not known to have ended")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """Return the rows in the chosen state."""
+        return queryset if self.value() is None else queryset.filter(due_at__isnull=self.value() == "sent")
+
+
 @admin.register(OutboxMessage)
 class OutboxMessageAdmin(RecordAdmin):
-    """Messages that wait to be sent."""
+    """Messages that wait to be sent, and those that were sent and have not ended."""
 
-    list_display = ("what", "task_id", "queue", "created", "due", "attempts")
+    list_display = ("what", "task_id", "queue", "created", "due", "sent", "attempts")
     list_display_links = ("what",)
-    list_filter = (recent_values("task"), recent_values("queue"))
+    actions = ("reconcile",)
+    list_filter = (SentFilter, recent_values("task"), recent_values("queue"))
     search_fields = ("task_id__exact", "task")
     search_help_text = "Searches the whole task id, or a part of the task's name."
     sortable_by = ("created",)
+    ordering = ("-pk",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """Leave the large columns to the detail page."""
@@ -42,13 +60,13 @@ class OutboxMessageAdmin(RecordAdmin):
         """Show arguments to those who may see them, redacted texts to everybody else."""
         shown: list[Any] = [
             (None, {"fields": ("task", "task_id", "queue", "args_repr", "kwargs_repr")}),
-            ("Sending", {"fields": ("created", "due", "attempts", "error")}),
+            ("Sending", {"fields": ("ordering_key", "created", "due", "sent", "attempts", "error")}),
         ]
         if request.user.has_perm(PAYLOAD):
             shown.append(("Message", {"fields": ("message",)}))
         return shown
 
-    readonly_fields: ClassVar[Any] = ("created", "due", "message")
+    readonly_fields: ClassVar[Any] = ("created", "due", "sent", "message")
 
     @admin.display(description="task")
     def what(self, row: OutboxMessage) -> SafeString | str:
@@ -66,6 +84,31 @@ class OutboxMessageAdmin(RecordAdmin):
     def due(self, row: OutboxMessage) -> SafeString | str:
         """Return from when on a relay may send it."""
         return short_time(row.due_at)
+
+    @admin.display(description="sent")
+    def sent(self, row: OutboxMessage) -> SafeString | str:
+        """Return when it was sent, and is kept since until it is known how it ended."""
+        return short_time(row.sent_at)
+
+    def has_reconcile_permission(self, request: HttpRequest) -> bool:
+        """Whether the user may have messages sent again."""
+        return bool(request.user.has_perm("orchestrator_outbox.reconcile_outboxmessage"))
+
+    @admin.action(description="Look for these in the broker, and send again what is lost", permissions=["reconcile"])
+    def reconcile(self, request: HttpRequest, rows: QuerySet[Any]) -> None:
+        """Look for the messages of the chosen rows; those that are nowhere are put back to be sent, audited."""
+        try:
+            report = services.reconcile(only=rows, by=request.user)
+        except (ConfigurationError, StoreUnavailable) as error:
+            self.message_user(request, str(error), messages.ERROR)
+            return
+        counts = report.counts
+        told = (
+            f"{counts[services.Found.THERE]} are in the broker, {counts[services.Found.ENDED]} have ended, "
+            f"{counts[services.Found.UNKNOWN]} began and nobody knows how they ended, "
+            f"{report.sent_again} were lost and are sent again."
+        )
+        self.message_user(request, told, messages.SUCCESS)
 
     @admin.display(description="body")
     def message(self, row: OutboxMessage) -> SafeString | str:

@@ -1,4 +1,4 @@
-"""Rows of the outbox. A row exists until its message was sent."""
+"""Rows of the outbox. A row exists until its message is settled, or, if the settings say so, until it was sent."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from django.utils import timezone
 
 from orchestrator.contracts import codec
 from orchestrator.contracts.message import Parcel
+
+#: Rows whose messages were not sent.
+WAITING = models.Q(due_at__isnull=False)
 
 
 def new_name() -> str:
@@ -35,14 +38,20 @@ class OutboxMessage(models.Model):
     #: Body of the ``task-sent`` event, redacted by whoever built it.
     event = models.JSONField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now)
-    #: From then on a relay may send it.
-    due_at = models.DateTimeField(db_index=True)
+    #: From then on a relay may send it; None once it was sent.
+    due_at = models.DateTimeField(null=True)
+    #: When it was sent last, for all that is known.
+    sent_at = models.DateTimeField(null=True, blank=True)
+    #: Until when it is kept after that while nobody knows how it ended; None for ever.
+    kept_until = models.DateTimeField(null=True, blank=True, editable=False)
     #: The relay that has it, until ``due_at``.
     claim = models.CharField(max_length=32, blank=True, db_index=True, editable=False)
     #: What the message claims to be the one of, see deduplication; its digest.
     lock = models.CharField(max_length=64, null=True, unique=True, editable=False)
     #: Rows of one key are sent in the order of their numbers; empty for none.
     ordering_key = models.CharField(max_length=255, blank=True)
+    #: Of a message that the broker may have taken: what settles it, see the transport's sender.
+    doubt = models.CharField(max_length=255, blank=True, editable=False)
     #: Sendings that failed or were cut off.
     attempts = models.PositiveIntegerField(default=0)
     error = models.TextField(blank=True)
@@ -51,12 +60,19 @@ class OutboxMessage(models.Model):
 
     class Meta:
         ordering = ("id",)
+        # Of what waits to be sent, so that what was sent slows nobody down.
         indexes = (
+            models.Index(fields=("id",), condition=WAITING, name="orchestrator_outbox_waiting"),
             models.Index(
-                fields=("ordering_key", "id"), condition=~models.Q(ordering_key=""), name="orchestrator_outbox_order"
+                fields=("ordering_key", "id"),
+                condition=WAITING & ~models.Q(ordering_key=""),
+                name="orchestrator_outbox_order",
             ),
         )
         default_permissions = ("view",)
+        permissions = (
+            ("reconcile_outboxmessage", "Can look for messages that were sent, and send again what is lost"),
+        )
         verbose_name = "message"
 
     def __str__(self) -> str:
@@ -69,4 +85,4 @@ class OutboxMessage(models.Model):
         Raises:
             PayloadUnreadable: the column cannot be read by this release.
         """
-        return Parcel(self.task, self.task_id, codec.unseal(self.payload), self.event)
+        return Parcel(self.task, self.task_id, codec.unseal(self.payload), self.event, doubt=self.doubt)

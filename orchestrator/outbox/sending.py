@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from orchestrator.celery import get_app
 from orchestrator.contracts.errors import BrokerUnavailable
-from orchestrator.outbox import turns
+from orchestrator.outbox import sent, turns
 from orchestrator.outbox.models import OutboxMessage
 
 logger = logging.getLogger("orchestrator.outbox")
@@ -45,22 +45,33 @@ def resting() -> bool:
     return time.monotonic() < _Rest.until
 
 
-def send(row: OutboxMessage) -> None:
+def mark(row: OutboxMessage) -> dict[str, Any]:
+    """Return what tells one copy of a row's message from the others, and its worker whether the row is kept."""
+    made: dict[str, Any] = {"row": row.name, "nonce": secrets.token_hex(6)}
+    return {**made, "kept": True} if sent.kept() else made
+
+
+def send(row: OutboxMessage) -> bool:
     """Send one row's message, once more if need be; its copies start once.
+
+    Returns:
+        False if it was not sent: a duplicate of another message by now, or a publish without an answer came through.
 
     Raises:
         BrokerUnavailable: the broker did not take it, as far as is known.
         PayloadUnreadable: there is nothing that could be sent.
     """
-    get_app().send_kept(row.parcel, {"row": row.name, "nonce": secrets.token_hex(6)})
+    return get_app().send_kept(row.parcel, mark(row))
 
 
 class _Together:
-    """Hooks of one transaction that commit or go together; what they sent is deleted in one statement."""
+    """Hooks of one transaction that commit or go together; what they sent is noted in one statement."""
 
     def __init__(self) -> None:
         self.open = 0
         self.sent: list[int] = []
+        #: Of messages that need no sending any more.
+        self.dropped: list[int] = []
         #: Set by the first that failed: the rest stay, so that their order does.
         self.failed = ""
 
@@ -79,7 +90,7 @@ class SendAtCommit:
         together.open += 1
 
     def __call__(self) -> None:
-        """Send, and forget the row with the last of its transaction."""
+        """Send, and note it with the last of its transaction."""
         if self.ran:
             return
         self.ran = True
@@ -89,9 +100,11 @@ class SendAtCommit:
             self._send()
             # Under a test's transaction the other hooks may never come.
             if not together.open or connections[self.alias].in_atomic_block:
-                sent, together.sent = together.sent, []
-                # One statement; Django's delete() would open a transaction around it.
-                _rows(self.alias).filter(pk__in=sent)._raw_delete(self.alias)
+                gone, together.sent = together.sent, []
+                if gone:
+                    sent.done(_rows(self.alias).filter(pk__in=gone))
+                if together.dropped:
+                    sent.forget(_rows(self.alias).filter(pk__in=together.dropped))
         except SoftTimeLimitExceeded:
             raise
         except Exception:
@@ -109,20 +122,20 @@ class SendAtCommit:
             self._leave(turns.WAITS)
             return
         try:
-            send(self.row)
+            (self.together.sent if send(self.row) else self.together.dropped).append(self.row.pk)
         except BrokerUnavailable as error:
             rest()
             logger.warning("The broker did not take %s; it waits in the outbox for a relay: %s", self.row, error)
             self._leave(str(error))
-        else:
-            self.together.sent.append(self.row.pk)
 
     def _leave(self, error: str) -> None:
         """Let a relay have it now."""
         self.together.failed = error
         changes: dict[str, Any] = {"due_at": timezone.now(), "error": self.together.failed[:ERROR_LENGTH]}
         try:
-            _rows(self.alias).filter(pk=self.row.pk, claim="").update(**changes, attempts=F("attempts") + 1)
+            _rows(self.alias).filter(pk=self.row.pk, claim="", due_at__isnull=False).update(
+                **changes, attempts=F("attempts") + 1
+            )
         except DatabaseError as trouble:
             logger.warning("Message %s waits in the outbox until its grace is over: %s", self.row, trouble)
 

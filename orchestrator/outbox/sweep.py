@@ -20,9 +20,10 @@ from django.utils import timezone
 
 from orchestrator import conf
 from orchestrator.contracts.errors import BrokerUnavailable
-from orchestrator.outbox import turns
+from orchestrator.outbox import sending, turns
+from orchestrator.outbox import sent as keeping
 from orchestrator.outbox.models import OutboxMessage
-from orchestrator.outbox.sending import ERROR_LENGTH, send
+from orchestrator.outbox.sending import ERROR_LENGTH
 from orchestrator.outbox.writer import aliases
 
 logger = logging.getLogger("orchestrator.outbox")
@@ -62,7 +63,8 @@ def _batch(alias: str, limit: int) -> int:
     rows = _take(alias, limit)
     if not rows:
         return 0
-    sent: list[int] = []
+    done: list[int] = []
+    dropped: list[int] = []
     #: Keys of which a row could not be sent: what is behind it stays.
     held = set[str]()
     begun = time.monotonic()
@@ -72,20 +74,25 @@ def _batch(alias: str, limit: int) -> int:
                 break
             if row.ordering_key in held:
                 continue
-            if _send(row, alias):
-                sent.append(row.pk)
+            sent = _send(row, alias)
+            if sent is not None:
+                (done if sent else dropped).append(row.pk)
             elif row.ordering_key:
                 held.add(row.ordering_key)
     finally:
-        _all(alias).filter(pk__in=sent)._raw_delete(alias)
+        if done:
+            keeping.done(_all(alias).filter(pk__in=done))
+        if dropped:
+            keeping.forget(_all(alias).filter(pk__in=dropped))
         # Whatever was not come to is free again at once.
         _all(alias).filter(claim=rows[0].claim).update(claim="", due_at=timezone.now())
-    return len(sent)
+    return len(done) + len(dropped)
 
 
-def _send(row: OutboxMessage, alias: str) -> bool:
+def _send(row: OutboxMessage, alias: str) -> bool | None:
+    """Return whether a row was sent or is a duplicate; None for one that cannot be sent."""
     try:
-        send(row)
+        return sending.send(row)
     except BrokerUnavailable as error:
         _all(alias).filter(pk=row.pk).update(error=str(error)[:ERROR_LENGTH])
         raise
@@ -95,9 +102,8 @@ def _send(row: OutboxMessage, alias: str) -> bool:
         text = f"{type(error).__name__}: {error}"
         logger.error("Message %s cannot be sent, next try in %.0f s: %s", row, pause, text)
         later = timezone.now() + timedelta(seconds=pause)
-        _all(alias).filter(pk=row.pk).update(claim="", due_at=later, error=text[:ERROR_LENGTH])
-        return False
-    return True
+        _all(alias).filter(pk=row.pk, claim=row.claim).update(claim="", due_at=later, error=text[:ERROR_LENGTH])
+        return None
 
 
 def _take(alias: str, limit: int) -> Sequence[OutboxMessage]:

@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from orchestrator.celery import get_app
 from orchestrator.contracts.errors import BrokerUnavailable
-from orchestrator.outbox import sending, turns
+from orchestrator.outbox import sending, sent, turns
 from orchestrator.outbox.models import OutboxMessage
 
 logger = logging.getLogger("orchestrator.outbox")
@@ -35,7 +35,7 @@ def send(rows: list[OutboxMessage]) -> None:
         BrokerUnavailable: the broker did not take them all, as far as is known.
         PayloadUnreadable: one holds nothing that could be sent.
     """
-    get_app().send_kept_many([(row.parcel, {"row": row.name, "nonce": secrets.token_hex(6)}) for row in rows])
+    get_app().send_kept_many([(row.parcel, sending.mark(row)) for row in rows])
 
 
 class SendTogetherAtCommit:
@@ -49,7 +49,7 @@ class SendTogetherAtCommit:
         self.alias = alias
 
     def __call__(self) -> None:
-        """Send the rows and forget them, or leave them to a relay."""
+        """Send the rows and note it, or leave them to a relay."""
         try:
             if sending.resting():
                 self._leave("the broker did not answer a moment ago")
@@ -59,7 +59,7 @@ class SendTogetherAtCommit:
                 self._leave(turns.WAITS)
                 return
             send(rows)
-            self._rows()._raw_delete(self.alias)
+            sent.done(self._rows())
         except SoftTimeLimitExceeded:
             raise
         except BrokerUnavailable as error:

@@ -15,7 +15,7 @@ from orchestrator.contracts import codec
 from orchestrator.contracts.deduplication import Claim
 from orchestrator.contracts.errors import InvalidOption, UnknownOption
 from orchestrator.contracts.message import HEADER, Parcel
-from orchestrator.outbox import sending, together, turns
+from orchestrator.outbox import sending, sent, together, turns
 from orchestrator.outbox.models import OutboxMessage
 
 #: Rows of one statement.
@@ -30,6 +30,7 @@ class DatabaseOutbox:
     def __init__(self, settings: Settings) -> None:
         self.fallback = settings.outbox_fallback
         self.aliases = aliases(settings)
+        self._settings = settings
         self._grace = timedelta(seconds=settings.outbox_grace_seconds)
 
     def place(self, choice: bool | str | None) -> str | None:
@@ -69,8 +70,7 @@ class DatabaseOutbox:
         Raises:
             DatabaseError: the row could not be written; nothing is sent.
         """
-        row = self._row(parcel)
-        row.due_at += self._grace
+        row = self._row(parcel, self._grace)
         if row.ordering_key:
             with transaction.atomic(using=place, savepoint=False):
                 turns.hold([row.ordering_key], place)
@@ -89,9 +89,8 @@ class DatabaseOutbox:
             DatabaseError: they could not be written; nothing is sent.
         """
         claim = together.claim()
-        rows = [self._row(parcel) for parcel in parcels]
+        rows = [self._row(parcel, self._grace) for parcel in parcels]
         for row in rows:
-            row.due_at += self._grace
             row.claim = claim
         with transaction.atomic(using=place, savepoint=False):
             turns.hold([row.ordering_key for row in rows], place)
@@ -116,7 +115,7 @@ class DatabaseOutbox:
         row.attempts = 1
         row.save(using=self.aliases[0], force_insert=True)
 
-    def _row(self, parcel: Parcel) -> OutboxMessage:
+    def _row(self, parcel: Parcel, grace: timedelta = timedelta()) -> OutboxMessage:
         headers = parcel.message.headers
         claim = Claim.of(parcel.task, headers.get(HEADER) or {})
         now = timezone.now()
@@ -129,8 +128,10 @@ class DatabaseOutbox:
             payload=codec.seal(parcel.message),
             event=parcel.event,
             ordering_key=parcel.ordering_key,
+            doubt=parcel.doubt,
             created_at=now,
-            due_at=now,
+            due_at=now + grace,
+            kept_until=sent.until(parcel, self._settings, now),
             lock=claim.digest if claim is not None and not claim.newest else None,
         )
 

@@ -1,4 +1,4 @@
-"""A message that left the outbox more than once starts once."""
+"""A message that left the outbox more than once starts once, and its row is forgotten once it is settled."""
 
 from __future__ import annotations
 
@@ -7,15 +7,20 @@ from typing import Any
 
 from orchestrator.contracts.errors import StoreUnavailable
 from orchestrator.contracts.message import Attempt
-from orchestrator.contracts.outcome import Defer, Skip
+from orchestrator.contracts.outcome import Defer, Outcome, Skip, Verdict
 from orchestrator.contracts.policy import Parts, Policy
-from orchestrator.contracts.ports import Leases
+from orchestrator.contracts.ports import EndedRows, Leases
 
 #: Seconds that the first copy is remembered: its lease is never given back. Between two copies lie seconds,
 #: or an outage of the database that kept the first one's sender from noting it.
 REMEMBERED = 24 * 3600.0
 #: Seconds until a message is looked at again whose lease could not be asked for.
 LATER = 2.0
+
+
+def lease_of(row: str) -> str:
+    """Return the key whose owner is the nonce of the copy that started."""
+    return f"outbox:{row}"
 
 
 class SendOnce(Policy):
@@ -27,13 +32,14 @@ class SendOnce(Policy):
     back for a moment: it is ordinary work, and nobody should have to redrive it.*
     """
 
-    def __init__(self, leases: Leases) -> None:
+    def __init__(self, leases: Leases, ended: EndedRows) -> None:
         self.leases = leases
+        self.ended = ended
 
     @classmethod
     def build(cls, parts: Parts) -> SendOnce:
-        """Take the leases."""
-        return cls(parts.leases)
+        """Take the leases, and where rows are noted."""
+        return cls(parts.leases, parts.ended_rows)
 
     def applies(self, task: Any, header: Mapping[str, Any]) -> bool:
         """Only messages that came out of the outbox."""
@@ -48,9 +54,35 @@ class SendOnce(Policy):
         """
         mark = attempt.header["outbox"]
         try:
-            lease = self.leases.acquire(f"outbox:{mark['row']}", mark["nonce"], REMEMBERED)
+            lease = self.leases.acquire(lease_of(mark["row"]), mark["nonce"], REMEMBERED)
         except StoreUnavailable as error:
             raise Defer(LATER) from error
         if lease is None:
             raise Skip(f"another copy of row {mark['row']} of the outbox was first")
-        return proceed(attempt)
+        value = proceed(attempt)
+        self._note(mark)
+        return value
+
+    def on_settle(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Let the row of a message go that will not run again: its end is told by a letter, or was wanted."""
+        mark = attempt.header.get("outbox")
+        if not mark or not outcome.verdict.terminal:
+            return
+        if outcome.verdict is Verdict.REJECTED and outcome.reason is None:
+            # Back to its queue.
+            return
+        if outcome.verdict is Verdict.SKIPPED and not self._first(mark):
+            return
+        self._note(mark)
+
+    def _first(self, mark: Mapping[str, Any]) -> bool:
+        """Whether this copy is the one that started: to skip another ends nothing."""
+        try:
+            holder = self.leases.holder(lease_of(mark["row"]))
+        except StoreUnavailable:
+            return False
+        return holder is not None and holder.lease.owner == mark["nonce"]
+
+    def _note(self, mark: Mapping[str, Any]) -> None:
+        if mark.get("kept"):
+            self.ended.note(mark["row"])

@@ -54,12 +54,15 @@ class Clients(stock.Channel):  # type: ignore[misc]  # kombu is untyped
         return client
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
-        """Bound how long a producer waits; a worker's claims go through the office's own, more patient client."""
+        """Bound how long a producer waits; a worker's claims go through the office's own, more patient client.
+
+        That one is not so patient that it would wait for an answer until the lease has run out.
+        """
         params: dict[str, Any] = super()._connparams(asynchronous)
-        if not self._patient:
-            for name in ("socket_timeout", "socket_connect_timeout"):
-                if name in params:
-                    params[name] = min(params[name] or PATIENCE, PATIENCE)
+        most = max(PATIENCE, conf.settings().lease_seconds / 6) if self._patient else PATIENCE
+        for name in ("socket_timeout", "socket_connect_timeout"):
+            if name in params:
+                params[name] = min(params[name] or most, most)
         return params
 
     def _patient_client(self) -> redis.Redis:

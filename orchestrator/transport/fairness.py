@@ -52,9 +52,9 @@ def counts(client: redis.Redis, keys: Keys, queue: str) -> dict[int, int]:
     """Return how many messages of a queue lie in tenants' lines, by priority step."""
     found = {}
     for step in STEPS:
-        lines = _lines(client, keys, keys.ready(queue, step))
+        tenants = lines(client, keys, keys.ready(queue, step))
         with client.pipeline(transaction=False) as pipe:
-            for line in lines:
+            for line in tenants:
                 pipe.llen(line)
             found[step] = sum(pipe.execute())
     return found
@@ -66,10 +66,11 @@ def purge(client: redis.Redis, keys: Keys, queue: str) -> int:
     for step in STEPS:
         ready, released = keys.ready(queue, step), keys.released(queue, step)
         size += int(client.llen(released))
-        client.delete(released, f"{keys.ours}fair:ring:{ready}", *_lines(client, keys, ready))
+        client.delete(released, f"{keys.ours}fair:ring:{ready}", *lines(client, keys, ready))
     return size
 
 
-def _lines(client: redis.Redis, keys: Keys, ready: str) -> list[str]:
+def lines(client: redis.Redis, keys: Keys, ready: str) -> list[str]:
+    """Return the names of the tenants' lines of one list of a queue."""
     tenants: Any = client.zrange(f"{keys.ours}fair:ring:{ready}", 0, -1)
     return [f"{keys.ours}fair:line:{ready}:{tenant.decode()}" for tenant in tenants]

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import redis
 
+from orchestrator.transport.inflight import hang_up
 from orchestrator.transport.ledger import Ledger
 
 logger = logging.getLogger("orchestrator.transport")
@@ -83,6 +84,7 @@ class Heartbeat:
                     release_at = time.monotonic() + min(self._release(), ROUND)
             except redis.RedisError as error:
                 logger.debug("The broker cannot be asked: %s", error)
+                hang_up(ledger.client, error)
                 time.sleep(PAUSE)
                 continue
             except Exception:

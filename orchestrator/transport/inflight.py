@@ -274,3 +274,12 @@ def count(client: redis.Redis, keys: Keys) -> int:
         for owner in owners:
             pipe.hlen(keys.inflight(owner.decode()))
         return sum(pipe.execute())
+
+
+def hang_up(client: redis.Redis, error: redis.RedisError) -> None:
+    """After a call without an answer, close what is idle: connections that a network forgot are seldom alone.
+
+    To wait for one after the other would take longer than a lease.
+    """
+    if isinstance(error, redis.TimeoutError):
+        client.connection_pool.disconnect(inuse_connections=False)

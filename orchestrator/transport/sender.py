@@ -215,6 +215,29 @@ def was_sent(client: redis.Redis, task_id: str) -> bool:
     return sent
 
 
+def doubt(task_id: str) -> str:
+    """Return what any process needs to settle a publish of this id that got no answer here, "" for no doubt."""
+    found = _unanswered.get(task_id)
+    if found is None:
+        return ""
+    call, noted = found
+    return f"{call.record} {call.number} {time.time() - (time.monotonic() - noted):.0f}"
+
+
+def came_through(client: redis.Redis, doubt: str) -> bool:
+    """Settle, in whatever process, what became of a publish; asked again, the answer is the same.
+
+    Returns:
+        True if it was sent; if not, it never will be, unless it is longer ago than :data:`REMEMBERED`.
+    Raises:
+        redis.RedisError: the broker cannot be asked.
+    """
+    record, number, at = doubt.rsplit(" ", 2)
+    if time.time() > float(at) + REMEMBERED:
+        return False
+    return bool(_settle(client, keys=[record], args=[int(number), REMEMBERED]))
+
+
 def _forget() -> None:
     """A fork has its parent's doubts, and may ask about them; only the lock may be held by a thread it has not."""
     global _lock  # noqa: PLW0603

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from queue import Empty
 from typing import Any
 
@@ -26,9 +26,8 @@ class Waking(Clients):
         self._hope = True
         super().__init__(*args, **kwargs)
 
-    def deliver(self, most: int = 0) -> int:
-        """Hand buffered messages to their consumers while there are slots; return how many."""
-        raise NotImplementedError
+    #: Hands buffered messages to their consumers while there are slots; returns how many.
+    deliver: Callable[[], int]
 
     def _open_buffer(self) -> None:
         self._buffer, self._ahead = self.ledger.new_buffer(), Ahead(self.ledger)

@@ -58,7 +58,7 @@ def leftovers() -> dict[str, int]:
         "unacknowledged": inflight.count(client),
         "letters_not_filed": int(client.xlen(f"{prefix}letters")),
         "results_not_written": store().size(),
-        "not_sent": OutboxMessage.objects.count(),
+        "not_sent": OutboxMessage.objects.filter(due_at__isnull=False).count(),
         "half_redriven": DeadLetter.objects.filter(state=State.REDRIVING).count(),
     }
     return {kind: count for kind, count in found.items() if count}

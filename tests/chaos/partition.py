@@ -12,15 +12,14 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections import defaultdict
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass
 
 from orchestrator.celery import get_app
 from tests.chaos import load
 from tests.chaos.catalogue import Orders, Report
-from tests.support import environment, far_side, labour
+from tests.chaos.runs import Runs, read_runs
+from tests.support import environment, labour
 from tests.support.process import Process
 from tests.support.proxy import Proxy
 from tests.support.wait import NeverHappened, eventually, pause
@@ -32,6 +31,8 @@ LENGTHS = (0.02, 0.05, 0.1, 0.3)
 LONG = load.LEASE + 5
 #: How long the network is cut, in seconds.
 CUT = (load.LEASE + 2, load.LEASE + 4)
+#: What is long goes to those who will be cut off.
+FAR = "far"
 #: Processes of a worker on either side: those that go on must have room for what others lose.
 HERE, THERE = 4, 2
 #: A lease is renewed each quarter of it, so this much of it is left at any time, if the machine keeps up.
@@ -57,27 +58,14 @@ class _Cut:
     pids: list[int]
 
 
-@dataclass
-class _Runs:
-    """What the far side saw of one task: starts and ends, by time."""
-
-    starts: list[dict[str, Any]] = field(default_factory=list)
-    ends: list[dict[str, Any]] = field(default_factory=list)
-
-    def lost_by(self, cut: _Cut) -> bool:
-        """Whether it was begun behind a cut, and its end could not be told."""
-        return any(
-            start["pid"] in cut.pids
-            and start["at"] < cut.healed
-            and not any(end["pid"] == start["pid"] and end["at"] < cut.at - UNTOLD for end in self.ends)
-            for start in self.starts
-        )
-
-    def elsewhere(self, cut: _Cut) -> float | None:
-        """When it began on the other side after a cut."""
-        return min(
-            (one["at"] for one in self.starts if one["pid"] not in cut.pids and one["at"] > cut.at), default=None
-        )
+def _lost_by(cut: _Cut, runs: Runs) -> bool:
+    """Whether a task was begun behind a cut, and its end could not be told."""
+    return any(
+        start["pid"] in cut.pids
+        and start["at"] < cut.healed
+        and not any(end["pid"] == start["pid"] and end["at"] < cut.at - UNTOLD for end in runs.ends)
+        for start in runs.starts
+    )
 
 
 class _Play:
@@ -90,13 +78,13 @@ class _Play:
         self.proxy = stack.enter_context(Proxy(int(port)))
         env = {**labour.ENV, "ORCHESTRATOR_TEST_LEASE": str(load.LEASE), "ORCHESTRATOR_TEST_DELIVERIES": "1000"}
         far = {**env, "ORCHESTRATOR_BROKER_URL": f"{address}:{self.proxy.port}/0"}
-        self.there = [stack.enter_context(Worker(pool=pool, concurrency=THERE, env=far)) for pool in load.POOLS]
-        self.here = [stack.enter_context(Worker(pool=pool, concurrency=HERE, env=env)) for pool in load.POOLS]
+        queues = ["celery", FAR]
+        self.there = [Worker(pool=pool, concurrency=THERE, env=far, queues=queues) for pool in load.POOLS]
+        self.here = [Worker(pool=pool, concurrency=HERE, env=env, queues=queues[:1]) for pool in load.POOLS]
         logs = environment.directory() / "logs"
         caller = ["python", "-m", "tests.chaos.caller", "behind"]
-        self.caller = stack.enter_context(
-            Process(caller, name="caller", directory=logs, env=platform_env(far), ready='"taken": true')
-        )
+        self.caller = Process(caller, name="caller", directory=logs, env=platform_env(far), ready='"taken": true')
+        load.start_together(stack, [*self.there, *self.here, self.caller])
         self.keys = [f"task-{number}" for number in range(orders.tasks or TASKS)]
         self.long: list[str] = []
         self.cuts: list[_Cut] = []
@@ -119,19 +107,27 @@ class _Play:
         pids = [pid for worker in self.there for pid in worker.pool_children()]
         at = time.time()
         self.proxy.cut()
+        self._tell_here("add_consumer")
         pause(self.dice.uniform(*CUT))
         self.cuts.append(_Cut(at, time.time(), pids))
         self.proxy.heal(late=late)
+        self._tell_here("cancel_consumer")
+
+    def _tell_here(self, command: str) -> None:
+        """Have the workers that go on take what is meant for the others, or leave it to them."""
+        nodes = [worker.node for worker in self.here]
+        send = getattr(get_app().control, command)
+        eventually(lambda: len(send(FAR, destination=nodes, reply=True, timeout=2, limit=len(nodes))) == len(nodes), 30)
 
     def _publish_long(self) -> None:
-        """Before anything else that waits: with and without a key by turns."""
+        """With and without a key by turns."""
         key = f"long-{len(self.long)}"
         self.long.append(key)
-        (labour.work, labour.guarded)[len(self.long) % 2].apply_async((key, LONG), priority=9)
+        (labour.work, labour.guarded)[len(self.long) % 2].apply_async((key, LONG), queue=FAR)
 
     def _runs_long(self, worker: Worker) -> bool:
         """Whether a worker has something to do for longer than the cut may last."""
-        mine, runs = set(worker.pool_children()), _runs()
+        mine, runs = set(worker.pool_children()), read_runs()
         since = time.time() - (LONG - CUT[1])
         return any(start["pid"] in mine and start["at"] > since for key in self.long for start in runs[key].starts)
 
@@ -142,10 +138,10 @@ class _Play:
         tries = [json.loads(line) for line in self.caller.log.splitlines()]
         asked = [*self.keys, *self.long, *(one["key"] for one in tries if one["taken"])]
         with contextlib.suppress(NeverHappened):
-            eventually(lambda: not load.left(self.broker) and not self._unfinished(asked), 2 * PATIENCE)
-        recovery, runs = time.monotonic() - begun, _runs()
-        victims = [(key, cut) for cut in self.cuts for key in asked if runs[key].lost_by(cut)]
-        recovered = [(runs[key].elsewhere(cut), cut) for key, cut in victims]
+            eventually(lambda: not load.left(self.broker, FAR) and not self._unfinished(asked), 2 * PATIENCE)
+        recovery, runs = time.monotonic() - begun, read_runs()
+        victims = [(key, cut) for cut in self.cuts for key in asked if _lost_by(cut, runs[key])]
+        recovered = [(runs[key].elsewhere(cut.pids, cut.at), cut) for key, cut in victims]
         waits = [at - cut.at for at, cut in recovered if at is not None]
         refused = [one["took"] for one in tries if not one["taken"]]
         repeated = [key for key in asked if len(runs[key].ends) > 1]
@@ -159,7 +155,7 @@ class _Play:
             lost=len(self._unfinished(asked)),
             # What ran past its lease may; nothing else.
             doubled=len(wrong),
-            leaked=sum(load.left(self.broker).values()),
+            leaked=sum(load.left(self.broker, FAR).values()),
             recovery_s=round(recovery, 2),
             more={
                 "cuts": len(self.cuts),
@@ -180,20 +176,11 @@ class _Play:
 
     @staticmethod
     def _unfinished(asked: list[str]) -> list[str]:
-        runs = _runs()
+        runs = read_runs()
         return [key for key in asked if not runs[key].ends]
 
 
-def _runs() -> defaultdict[str, _Runs]:
-    """Read what happened, by key."""
-    found: defaultdict[str, _Runs] = defaultdict(_Runs)
-    for effect in far_side.effects():
-        key, _, kind = effect["key"].rpartition(":")
-        (found[key].starts if kind == "start" else found[key].ends).append(effect)
-    return found
-
-
-def _stale(runs: _Runs) -> tuple[int, int]:
+def _stale(runs: Runs) -> tuple[int, int]:
     """Count ends of owners after whom others had begun: of a lower number, who are refused, and the rest."""
     refused = let_in = 0
     for end in runs.ends:

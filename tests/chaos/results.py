@@ -1,15 +1,19 @@
 """``results``: relays, workers, Redis and the database get SIGKILL at random while tasks whose results are kept run.
 
-Every result must be in the table once, be right and final, and nothing may be left in Redis.
+Every result must be in the table once, be right and final, and nothing may be left in Redis. What one
+process of a pool worked on when it was killed alone ends as a failure that says so, with its dead letter.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 
 from celery import states
 from django.db import DatabaseError, connection
@@ -17,6 +21,8 @@ from django_celery_results.models import TaskResult
 
 from orchestrator import conf
 from orchestrator.celery import get_app
+from orchestrator.contracts.outcome import Reason
+from orchestrator.deadletters.models import DeadLetter
 from tests.chaos import census
 from tests.chaos.agenda import Agenda
 from tests.chaos.catalogue import Orders, Report
@@ -27,7 +33,8 @@ from tests.support.wait import NeverHappened, eventually
 from tests.support.worker import Relay, Worker
 
 TASKS = 20_000
-WORKERS, RELAYS = 2, 2
+#: One worker of each kind that has processes.
+POOLS, RELAYS = ("swarm", "prefork"), 2
 PATIENCE = 300.0
 ENV: dict[str, str | None] = {
     "ORCHESTRATOR_TEST_IMPORTS": "tests.chaos.tasks",
@@ -50,14 +57,17 @@ class _Play:
         self.orders = orders
         self.dice = orders.dice()
         self.done: Counter[str] = Counter()
+        self.last_words = ""
         #: Task id -> number. All of them wait before the first worker starts, so that they run while there is trouble.
         self.asked = {square.delay(number).id: number for number in range(orders.tasks or TASKS)}
         self.relays = [stack.enter_context(Relay(env=ENV)) for _ in range(RELAYS)]
-        self.workers = [stack.enter_context(Worker(concurrency=2, env=ENV)) for _ in range(WORKERS)]
+        self.workers = [stack.enter_context(Worker(pool=pool, concurrency=2, env=ENV)) for pool in POOLS]
 
     def trouble(self) -> None:
         """Kill something every half second or so, and start it again."""
-        blows: list[Callable[[], None]] = [self._worker, self._relay, self._broker]
+        blows: list[Callable[[], None]] = [self._relay, self._broker]
+        for worker in self.workers:
+            blows += [partial(self._worker, worker), partial(self._child, worker)]
         if environment.world().postgresql is not None:
             blows.append(self._database)
         agenda, end = Agenda(), time.monotonic() + self.orders.seconds
@@ -66,7 +76,7 @@ class _Play:
 
         def strike() -> None:
             (order.pop() if order else self.dice.choice(blows))()
-            if time.monotonic() < end:
+            if order or time.monotonic() < end:
                 agenda.after(self.dice.uniform(0.2, 1.5), strike)
 
         agenda.after(0.2, strike)
@@ -82,19 +92,23 @@ class _Play:
         with contextlib.suppress(NeverHappened):
             eventually(lambda: self._ended() and not self._left(), PATIENCE)
         recovery = time.monotonic() - begun
-        wrong, left = self._wrong(), self._left()
+        wrong, killed, left = *self._wrong(), self._left()
         return Report(
             name="results",
             seed=self.orders.seed,
             asked=len(self.asked),
-            took_effect=len(self.asked) - len(wrong),
+            took_effect=len(self.asked) - len(wrong) - len(killed),
             lost=len(wrong),
-            doubled=TaskResult.objects.count() - TaskResult.objects.values("task_id").distinct().count(),
+            doubled=max(0, len(killed) - self.done["children_killed"])
+            + TaskResult.objects.count()
+            - TaskResult.objects.values("task_id").distinct().count(),
             leaked=sum(left.values()),
             recovery_s=round(recovery, 2),
             more={
                 "database": connection.vendor,
                 **self.done,
+                "tasks_killed_with_their_child": len(killed),
+                **({"last_words": self.last_words} if self.last_words else {}),
                 **({"left": left} if left else {}),
                 **({"wrong": dict(list(wrong.items())[:5])} if wrong else {}),
             },
@@ -108,20 +122,25 @@ class _Play:
         except DatabaseError:
             return False
 
-    def _wrong(self) -> dict[str, tuple[str, str]]:
-        """Return what the table says instead of the right thing, by task id."""
+    def _wrong(self) -> tuple[dict[str, tuple[str, str]], list[str]]:
+        """Return what the table says by task id where it is not right; and what died with its child."""
         try:
             connection.close()
             rows = {row[0]: row[1:] for row in TaskResult.objects.values_list("task_id", "status", "result")}
         except DatabaseError as error:
-            return {"": ("", str(error))}
-        found = {}
+            return {"": ("", str(error))}, []
+        found, killed = {}, []
+        letters = set(DeadLetter.objects.filter(reason=Reason.WORKER_LOST.value).values_list("task_id", flat=True))
         for task_id, number in self.asked.items():
             status, result = rows.get(task_id, ("", ""))
             right = status == "FAILURE" if fails(number) else (status, result) == ("SUCCESS", str(number**2))
-            if not right:
+            if right:
+                continue
+            if task_id in letters and "WorkerLostError" in result:
+                killed.append(task_id)
+            else:
                 found[task_id] = (status, result)
-        return found
+        return found, killed
 
     def _left(self) -> dict[str, int]:
         """Return what is not at its end, and keys of results that lie in Redis."""
@@ -130,9 +149,24 @@ class _Play:
         keys = [*client.scan_iter(f"{prefix}results:*"), *client.scan_iter(f"{prefix}chord:*")]
         return {**census.leftovers(), **({"keys": len(keys)} if keys else {})}
 
-    def _worker(self) -> None:
-        self._kill(self.dice.choice(self.workers))
+    def _worker(self, worker: Worker) -> None:
+        """Kill a worker with its processes."""
+        self._kill(worker)
         self.done["workers_killed"] += 1
+
+    def _child(self, worker: Worker) -> None:
+        """Kill one of the processes that run a worker's tasks."""
+        eventually(lambda: not worker.running or worker.pool_children(), 120)
+        children = worker.pool_children()
+        if not worker.running:
+            # By itself, and that it must not.
+            self.done["workers_gone"] += 1
+            self.last_words = worker.tail()
+            worker.launch()
+        elif children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.dice.choice(children), signal.SIGKILL)
+            self.done["children_killed"] += 1
 
     def _relay(self) -> None:
         self._kill(self.dice.choice(self.relays))

@@ -23,6 +23,7 @@ from orchestrator.contracts.errors import StoreUnavailable
 from orchestrator.contracts.message import Attempt, Letter, Publication, WireMessage
 from orchestrator.contracts.outcome import Defer, Outcome, PermanentError, Reason, Skip, Verdict
 from orchestrator.contracts.policy import Parts, Policy
+from orchestrator.contracts.redaction import REDACTED_NAMES
 from orchestrator.deadletters.drain import Drain
 from orchestrator.deadletters.models import DeadLetter
 from orchestrator.engine.publication import Dispatcher
@@ -34,6 +35,7 @@ from orchestrator.policies.redrive import RedriveOnce
 from orchestrator.stores.redis.attempts import RedisAttemptLog
 from orchestrator.stores.redis.breakers import RedisBreakers
 from orchestrator.stores.redis.deduplication import RedisDeduplicationLocks
+from orchestrator.stores.redis.ended import RedisEndedRows
 from orchestrator.stores.redis.idempotency import RedisIdempotencyRecords
 from orchestrator.stores.redis.leases import RedisLeases
 from orchestrator.stores.redis.letters import RedisLetterbox, RedisLetterSource
@@ -59,6 +61,7 @@ headers = st.sampled_from(
         {"v": 1},
         {"v": 1, "redrive": {"of": "x", "letter": "fixed", "nonce": "n"}},
         {"v": 1, "outbox": {"row": "fixed", "nonce": "n"}},
+        {"v": 1, "outbox": {"row": "fixed", "nonce": "n", "kept": True}},
         {"v": 1, "idempotency_key": "one"},
         {"v": 1, "dedup": {"key": "one", "mode": "until_finished", "spans": [0, 60, 0]}},
         {"v": 1, "dedup": {"key": "one", "mode": "latest", "spans": [0, 60, 0]}},
@@ -95,7 +98,8 @@ def parts(url: str, timeout: float = 2.0, prefix: str = "") -> Parts:
         breakers=RedisBreakers(leases),
         attempts=RedisAttemptLog(url, prefix, timeout),
         progress=RedisProgressLog(ResultStore(url, prefix, timeout), lambda call, _: call()),
-        redacted_names=conf.REDACTED_NAMES,
+        ended_rows=RedisEndedRows(url, prefix, timeout),
+        redacted_names=REDACTED_NAMES,
     )
 
 

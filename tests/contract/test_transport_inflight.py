@@ -15,6 +15,7 @@ from orchestrator.transport.inflight import InFlight
 from orchestrator.transport.keys import MARK, Keys
 from orchestrator.transport.setback import Memory
 from tests.support import servers
+from tests.support.proxy import Proxy
 from tests.support.wait import eventually
 
 KEYS = Keys("pre.", "{shop}:")
@@ -272,3 +273,20 @@ def test_delayed_messages_move_when_they_are_due(client: redis.Redis) -> None:
     assert waiting(client, "a", 3) == ["soon:1", "later:2"]
     assert not delayed.run_now(client, KEYS, "later:2")
     assert delayed.cancel(client, KEYS, "later:2") is None
+
+
+def test_of_connections_that_a_network_forgot_only_one_is_waited_for(server: redis.Redis) -> None:
+    """The others are closed when the first gives no answer: each would cost a part of the lease."""
+    with Proxy(server.get_connection_kwargs()["port"]) as proxy:
+        pool = redis.ConnectionPool(port=proxy.port, socket_timeout=1.0)
+        link = redis.Redis(connection_pool=pool)
+        idle = [pool.get_connection() for _ in range(5)]
+        for connection in idle:
+            pool.release(connection)
+        proxy.cut()
+        proxy.heal(late=False)
+        with pytest.raises(redis.TimeoutError) as caught:
+            link.execute_command("PING")
+        inflight.hang_up(link, caught.value)
+        assert link.ping()
+        assert [connection.is_connected for connection in idle].count(True) == 1

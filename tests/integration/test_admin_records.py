@@ -102,7 +102,7 @@ def test_a_schedule_shows_how_its_last_run_ended() -> None:
     result("old", periodic_task_name="Nightly")
     newest = result("new", periodic_task_name="Nightly", status="SUCCESS")
     page = visitor("django_celery_beat.view_periodictask").get("/admin/django_celery_beat/periodictask/")
-    assert {task.name: task.last_result_state for task in page.context["cl"].result_list} == {
+    assert {task.name: task.last_result and task.last_result[1] for task in page.context["cl"].result_list} == {
         "Nightly": "SUCCESS",
         "Never ran": None,
     }

@@ -17,13 +17,13 @@ from django.db import transaction
 import orchestrator
 from orchestrator.contracts.errors import InvalidOption, MessageTooBig
 from orchestrator.engine.bulk import BulkFailed
-from orchestrator.outbox.models import OutboxMessage
 from orchestrator.testing import published
 from tests.conftest import Platform
 from tests.seams.test_quick import comparable, ordinary_way
 from tests.support import far_side, labour
 from tests.support.bodies import body_of
 from tests.support.broker import Broker
+from tests.support.outbox import waiting
 from tests.support.wait import eventually
 from tests.support.zoo import add, secretive
 
@@ -150,15 +150,15 @@ def test_a_transaction_holds_all_of_them(broker: Broker, django_assert_max_num_q
     with pytest.raises(LookupError), transaction.atomic():
         add.delay_many([(1, 1)] * 20)
         raise LookupError
-    assert not OutboxMessage.objects.exists()
+    assert not waiting().exists()
     with django_assert_max_num_queries(30), transaction.atomic():
         sent = add.delay_many(((number, 1) for number in range(900)), batch_size=500)
         later = add.delay_many([(5, 5)] * 2, countdown=600)
         assert queued(broker) == []
-        assert OutboxMessage.objects.count() == 902
+        assert waiting().count() == 902
     assert ids(broker) == list(sent)
     assert broker.client.zcard("orchestrator:delayed") == len(later)
-    assert not OutboxMessage.objects.exists()
+    assert not waiting().exists()
     assert all("outbox" in message["headers"]["orchestrator"] for message in queued(broker))
 
 
@@ -170,7 +170,7 @@ def test_rows_of_a_bulk_wait_for_a_relay_while_the_broker_is_away(broker: Broker
     try:
         with transaction.atomic():
             sent = add.delay_many([(number, 1) for number in range(30)])
-        assert OutboxMessage.objects.filter(claim="").count() == 30
+        assert waiting(claim="").count() == 30
     finally:
         broker.start()
     sending.rest(0)

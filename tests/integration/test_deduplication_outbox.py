@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from django.db import connections, transaction
 
-from orchestrator.outbox.models import OutboxMessage
 from tests.support.broker import Broker
 from tests.support.calls import finish, latest
+from tests.support.outbox import waiting
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
 
@@ -65,13 +65,13 @@ def test_a_second_transaction_is_a_duplicate_if_the_first_commits(broker: Broker
             second = finish.delay("a", 2)
     assert second.duplicate_of == (firsts[0].id if commits else None)
     assert broker.client.llen("celery") == 1
-    assert not OutboxMessage.objects.exists()
+    assert not waiting().exists()
 
 
 def test_rows_of_newest_arguments_are_no_duplicates_of_one_another(broker: Broker) -> None:
     with transaction.atomic():
         assert [latest.delay("a", number).duplicate_of for number in range(3)] == [None] * 3
-        assert OutboxMessage.objects.count() == 3
+        assert waiting().count() == 3
     assert broker.client.llen("celery") == 1, "sent, they are one run"
 
 

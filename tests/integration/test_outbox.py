@@ -26,7 +26,9 @@ from orchestrator.contracts.errors import BrokerUnavailable, InvalidOption, Unkn
 from orchestrator.contracts.message import WireMessage
 from orchestrator.outbox import sending, services, sweep
 from orchestrator.outbox.models import OutboxMessage
+from orchestrator.transport import sender
 from tests.support.broker import Broker
+from tests.support.outbox import due_now, waiting
 from tests.support.people import PASSWORD, person
 from tests.support.wait import eventually
 from tests.support.zoo import add, collect, follow, secretive
@@ -61,10 +63,6 @@ def left_behind(count: int = 1) -> list[str]:
     return sent
 
 
-def due_now() -> None:
-    OutboxMessage.objects.update(due_at=timezone.now() - timedelta(seconds=1), claim="")
-
-
 # --- in a transaction --------------------------------------------------------------------
 
 
@@ -77,7 +75,7 @@ def test_a_message_is_sent_when_its_transaction_commits(broker: Broker) -> None:
     (message,) = queued(broker)
     assert message["headers"]["id"] == message["properties"]["correlation_id"] == result.id
     assert message["headers"]["orchestrator"]["outbox"]["row"] == row.name
-    assert not OutboxMessage.objects.exists()
+    assert not waiting().exists()
 
 
 def test_what_is_rolled_back_is_never_sent(broker: Broker) -> None:
@@ -86,7 +84,7 @@ def test_what_is_rolled_back_is_never_sent(broker: Broker) -> None:
         raise LookupError
     assert sweep.sweep() == 0
     assert queued(broker) == []
-    assert not OutboxMessage.objects.exists()
+    assert not waiting().exists()
 
 
 def test_a_savepoint_that_is_rolled_back_takes_only_its_own_messages(broker: Broker) -> None:
@@ -99,7 +97,7 @@ def test_a_savepoint_that_is_rolled_back_takes_only_its_own_messages(broker: Bro
             second = add.delay(3, 3)
         third = add.delay(4, 4)
     assert ids(broker) == [first.id, second.id, third.id]
-    assert not OutboxMessage.objects.exists()
+    assert not waiting().exists()
 
 
 def test_one_transaction_is_sent_in_order_and_forgotten_in_one_statement(
@@ -109,7 +107,7 @@ def test_one_transaction_is_sent_in_order_and_forgotten_in_one_statement(
     with django_assert_max_num_queries(10), transaction.atomic():
         sent = [add.delay(number, 1).id for number in range(7)]
     assert ids(broker) == sent
-    assert not OutboxMessage.objects.exists()
+    assert not waiting().exists()
 
 
 def test_the_message_is_celerys_own(broker: Broker) -> None:
@@ -138,7 +136,7 @@ def test_every_way_to_publish_waits_for_the_commit(broker: Broker) -> None:
         chord([add.s(1, 2), add.s(3, 4)], collect.s())()
         add.apply_async_on_commit((5, 5))
         assert queued(broker) == queued(broker, "other") == []
-        assert OutboxMessage.objects.count() == 9
+        assert waiting().count() == 9
     assert len(queued(broker)) == 8
     assert len(queued(broker, "other")) == 1
 
@@ -169,7 +167,7 @@ def test_a_caller_may_send_at_once(broker: Broker) -> None:
 def test_a_caller_may_have_it_kept_first_without_a_transaction(broker: Broker) -> None:
     broker.stop()
     add.apply_async((1, 2), outbox=True)
-    assert OutboxMessage.objects.count() == 1
+    assert waiting().count() == 1
     broker.start()
     assert sweep.sweep() == 1
     assert len(queued(broker)) == 1
@@ -197,7 +195,7 @@ def test_what_json_cannot_hold_fails_the_caller_not_the_relay() -> None:
         add.apply_async((1, 2), serializer="yaml")
     with pytest.raises(InvalidOption, match=r"'thing' of .* is a object"), transaction.atomic():
         add.apply_async((1, 2), thing=object())
-    assert not OutboxMessage.objects.exists()
+    assert not waiting().exists()
 
 
 def test_without_an_outbox_everything_is_as_in_celery(broker: Broker, settings: Any) -> None:
@@ -269,6 +267,34 @@ def test_a_frozen_broker_holds_a_caller_once(broker: Broker) -> None:
     assert sweep.sweep() == 3
 
 
+@pytest.mark.parametrize("dies", [False, True], ids=["it took it", "it never did"])
+@pytest.mark.parametrize("options", [{}, {"headers": {"x": 1}}, {"countdown": 60}], ids=["quick", "ordinary", "later"])
+def test_the_fallback_sends_once_what_a_silent_broker_may_have_taken(
+    broker: Broker, dies: bool, options: dict[str, Any]
+) -> None:
+    """The call lies in the buffer of a server that hangs: it is carried out when that goes on, or dies with it."""
+    # So that there is a connection: to connect would fail, too, but leave no doubt.
+    add.apply_async((0, 0), **options)
+    broker.client.flushall()
+    os.kill(broker.pid, signal.SIGSTOP)
+    try:
+        sent = add.apply_async((1, 1), **options)
+        row = waiting().get()
+        assert row.task_id == sent.id
+        assert row.doubt
+    finally:
+        if dies:
+            broker.kill()
+            broker.start()
+        else:
+            os.kill(broker.pid, signal.SIGCONT)
+    # Relays are other processes, and do not know of this one's doubts.
+    sender._unanswered.clear()
+    assert eventually(sweep.sweep) == 1
+    assert len(queued(broker)) + broker.client.zcard("orchestrator:delayed") == 1
+    assert not waiting().exists()
+
+
 def test_a_publish_outside_of_a_transaction_fails_where_no_fallback_is_wanted(broker: Broker, settings: Any) -> None:
     settings.ORCHESTRATOR = {**settings.ORCHESTRATOR, "OUTBOX_FALLBACK": False}
     broker.stop()
@@ -276,7 +302,7 @@ def test_a_publish_outside_of_a_transaction_fails_where_no_fallback_is_wanted(br
         add.delay(1, 2)
     with transaction.atomic():
         add.delay(1, 2)
-    assert OutboxMessage.objects.count() == 1
+    assert waiting().count() == 1
 
 
 def test_an_event_loop_gets_the_brokers_own_error(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,7 +318,7 @@ def test_an_event_loop_gets_the_brokers_own_error(broker: Broker, monkeypatch: p
         for _ in range(2):
             with pytest.raises(Exception, match="The broker did not take"):
                 pool.submit(asyncio.run, view()).result(60)
-    assert not OutboxMessage.objects.exists()
+    assert not waiting().exists()
 
 
 # --- relays ------------------------------------------------------------------------------
@@ -304,7 +330,7 @@ def test_a_relay_sends_what_a_dead_process_left_once_its_grace_is_over(broker: B
     due_now()
     assert sweep.sweep() == 3
     assert ids(broker) == sent
-    assert not OutboxMessage.objects.exists()
+    assert not waiting().exists()
 
 
 def test_what_one_relay_has_no_other_takes_until_its_lease_is_over(broker: Broker) -> None:
@@ -312,7 +338,7 @@ def test_what_one_relay_has_no_other_takes_until_its_lease_is_over(broker: Broke
     due_now()
     assert len(sweep._take("default", 2)) == 2
     assert sweep.sweep() == 1
-    OutboxMessage.objects.update(due_at=timezone.now())
+    waiting().update(due_at=timezone.now())
     assert sweep.sweep() == 2
     assert len(queued(broker)) == 3
 
@@ -323,12 +349,12 @@ def test_a_row_that_cannot_be_sent_stays_and_holds_up_no_other(broker: Broker) -
     OutboxMessage.objects.filter(pk=bad.pk).update(payload="rot13:abc")
     due_now()
     assert sweep.sweep() == 2
-    row = OutboxMessage.objects.get()
+    row = waiting().get()
     assert row.pk == bad.pk
     assert "rot13" in row.error
     assert row.due_at > timezone.now()
     message = WireMessage(b"[[],{},{}]", "application/json", "utf-8", {}, {}, routing_key="celery")
-    OutboxMessage.objects.update(payload=codec.seal(message))
+    waiting().update(payload=codec.seal(message))
     due_now()
     assert sweep.sweep() == 1
 
@@ -343,12 +369,12 @@ def test_rows_left_from_before_the_outbox_was_switched_off_are_sent(broker: Brok
 def test_a_database_that_goes_after_the_commit_does_not_fail_the_caller(broker: Broker) -> None:
     """The message is sent; its row stays and is sent again, and a worker drops the copy."""
 
-    def refuse_deletes(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
-        if sql.startswith("DELETE"):
+    def refuse_writes(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        if sql.startswith(("DELETE", "UPDATE")):
             raise DatabaseError("gone")
         return execute(sql, params, many, context)
 
-    with connection.execute_wrapper(refuse_deletes), transaction.atomic():
+    with connection.execute_wrapper(refuse_writes), transaction.atomic():
         add.delay(1, 2)
     due_now()
     assert sweep.sweep() == 1
@@ -375,9 +401,9 @@ class InATestCase(TestCase):
             sent = add.delay(3, 4)
             also = add.delay(5, 6)
         assert ids(broker) == [sent.id, also.id]
-        waiting = set(OutboxMessage.objects.values_list("task_id", flat=True))
-        assert before.id in waiting
-        assert not waiting & {sent.id, also.id}
+        left = set(waiting().values_list("task_id", flat=True))
+        assert before.id in left
+        assert not left & {sent.id, also.id}
 
 
 # --- pages -------------------------------------------------------------------------------

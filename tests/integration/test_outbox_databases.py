@@ -62,7 +62,7 @@ def test_a_message_waits_for_the_transaction_that_is_open(broker: Broker, settin
         second = add.delay(3, 4)
         third = add.apply_async((5, 6), outbox="other")
         assert OutboxMessage.objects.get().task_id == second.id
-        assert OutboxMessage.objects.using("other").get().task_id == third.id
+        assert OutboxMessage.objects.using("other").get(due_at__isnull=False).task_id == third.id
     assert ids(broker) == [first.id, second.id, third.id]
 
 
@@ -80,7 +80,7 @@ def test_relays_sweep_all_of_them(broker: Broker, settings: Any) -> None:
         with transaction.atomic(using=alias):
             add.delay(1, 2)
             connections[alias].run_on_commit = []
-        OutboxMessage.objects.using(alias).update(due_at=timezone.now())
+        OutboxMessage.objects.using(alias).filter(due_at__isnull=False).update(due_at=timezone.now())
     assert services.lag().waiting == 2
     assert sweep.sweep() == 2
     assert services.lag().waiting == 0

@@ -9,7 +9,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -23,6 +22,7 @@ from orchestrator.contracts.errors import BrokerUnavailable, InvalidOption, Unkn
 from orchestrator.outbox import sending, services, sweep
 from orchestrator.outbox.models import OutboxMessage
 from tests.support.broker import Broker
+from tests.support.outbox import due_now, waiting
 from tests.support.zoo import add
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db(transaction=True)]
@@ -56,10 +56,6 @@ def left_behind(key: str, count: int = 1) -> list[str]:
     return sent
 
 
-def due_now(**which: Any) -> None:
-    OutboxMessage.objects.filter(**which).update(due_at=timezone.now() - timedelta(seconds=1), claim="")
-
-
 # --- sending -----------------------------------------------------------------------------
 
 
@@ -75,7 +71,7 @@ def test_a_message_does_not_overtake_an_older_one_of_its_key(broker: Broker) -> 
     due_now(task_id=first)
     assert sweep.sweep() == 3
     assert queued(broker) == [other, first, second, outside]
-    assert not OutboxMessage.objects.exists()
+    assert not waiting().exists()
 
 
 def test_without_older_ones_it_is_sent_at_once(broker: Broker) -> None:
@@ -83,7 +79,7 @@ def test_without_older_ones_it_is_sent_at_once(broker: Broker) -> None:
         sent = [add.apply_async((number, 1), ordering_key="a").id for number in range(3)]
     sent.append(add.apply_async((3, 1), ordering_key="a").id)
     assert queued(broker) == sent
-    assert not OutboxMessage.objects.exists()
+    assert not waiting().exists()
 
 
 def test_a_bulk_waits_for_its_turn_as_well(broker: Broker) -> None:
@@ -97,7 +93,7 @@ def test_a_bulk_waits_for_its_turn_as_well(broker: Broker) -> None:
     assert queued(broker) == [first, *sent]
     sent = list(add.delay_many(((number, 1) for number in range(5)), ordering_key="a"))
     assert queued(broker)[-5:] == sent
-    assert not OutboxMessage.objects.exists()
+    assert not waiting().exists()
 
 
 def test_one_that_cannot_be_sent_holds_its_key_and_no_other(broker: Broker) -> None:
@@ -204,7 +200,7 @@ def test_publishers_and_relays_at_once_with_a_broker_that_goes(broker: Broker) -
     for thread in publishers:
         thread.join(120)
     limit = time.monotonic() + 60
-    while OutboxMessage.objects.exists() and time.monotonic() < limit:
+    while waiting().exists() and time.monotonic() < limit:
         due_now(claim="")
         done.wait(0.05)
     done.set()

@@ -17,9 +17,9 @@ from orchestrator.celery import get_app
 from orchestrator.deadletters import services
 from orchestrator.deadletters.models import DeadLetter, State
 from orchestrator.monitoring import delayed
-from orchestrator.outbox.models import OutboxMessage
 from tests.support import calls, environment, far_side
 from tests.support.calls import debounce, finish, latest, start, throttle, values, window
+from tests.support.outbox import waiting
 from tests.support.wait import eventually, stays
 from tests.support.worker import Relay, Worker
 from tests.support.zoo import add, anything, collect
@@ -252,7 +252,7 @@ def test_a_rollback_leaves_no_lock_and_no_id_behind(running: Worker) -> None:
         assert not locks(), "the lock is taken when it is sent"
         raise Changed
     assert not locks()
-    assert not OutboxMessage.objects.exists()
+    assert not waiting().exists()
     with transaction.atomic():
         first = finish.delay("a", 3)
         again = [finish.delay("a", 4), finish.delay_on_commit("a", 5)]
@@ -279,7 +279,7 @@ def test_what_became_a_duplicate_before_its_commit_is_dropped_when_it_is_sent(ru
         finish.delay("a", 1)
         other = finish.apply_async(("a", 2), countdown=0.5, outbox=False)
         assert other.duplicate_of is None
-    assert not OutboxMessage.objects.exists()
+    assert not waiting().exists()
     assert value(other) == 2
     assert values("finish", "a") == [2]
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator import Breaker, Deduplicate, errors, task
+from orchestrator import Breaker, Deduplicate, OrchestratedTask, errors, task
 from orchestrator.contracts.deduplication import Claim, Mode
 from orchestrator.contracts.keys import bound
 
@@ -89,6 +89,42 @@ def test_an_impossible_breaker_is_refused(options: dict[str, Any], message: str)
 def test_spans_are_seconds_or_a_timedelta() -> None:
     assert Deduplicate("window", window=timedelta(minutes=1)).window == 60
     assert Breaker("far", window=timedelta(minutes=1), on=OSError).spans == (60, 30)
+
+
+def _behind(breaker: Breaker, name: str) -> Any:
+    @task(name=name, breaker=breaker)
+    def body() -> None:
+        """A body."""
+
+    return body
+
+
+def test_one_name_is_one_breaker() -> None:
+    """Tasks share it, so their numbers must agree; which exceptions count is each task's own."""
+    _behind(Breaker("one name", minimum=3, window=60), "shop.first")
+    _behind(Breaker("one name", minimum=3, window=timedelta(minutes=1), on=OSError), "shop.second")
+    for number in ({"minimum": 4}, {"error_rate": 0.9}, {"window": 61}, {"cooldown": 1}):
+        with pytest.raises(errors.InvalidOption, match=r"shop\.third.*shop\.first.*breakers with one name are") as no:
+            _behind(Breaker(**{"name": "one name", "minimum": 3, **number}), "shop.third")
+        ((option, value),) = number.items()
+        assert f"{option}={float(value) if option in ('window', 'cooldown') else value}" in str(no.value)
+
+    class Guarded(OrchestratedTask):
+        abstract = True
+        breaker = Breaker("one name", minimum=3)
+
+    assert Guarded.breaker.minimum == 3
+    with pytest.raises(errors.InvalidOption, match=r"Other.*shop\.first"):
+
+        class Other(OrchestratedTask):
+            abstract = True
+            breaker = Breaker("one name", minimum=30)
+
+
+def test_a_task_that_is_declared_anew_may_change_its_breaker() -> None:
+    """As a reload of its module does."""
+    for minimum in (5, 6):
+        _behind(Breaker("reloaded", minimum=minimum), "shop.reloaded")
 
 
 def _body(x: int, y: int = 2, **more: Any) -> None:

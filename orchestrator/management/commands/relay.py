@@ -44,6 +44,8 @@ MOVE_EVERY = 0.5
 REPAIR_EVERY = 5.0
 #: Seconds between two looks for chords whose last member could not look itself.
 CHORDS_EVERY = 5.0
+#: Seconds between two looks for messages of the outbox that have ended; many are forgotten by one statement.
+FORGET_EVERY = 0.5
 #: Seconds between two rounds of retention.
 PRUNE_EVERY = 3600.0
 #: Seconds between tries while a store is away: the first, and the longest.
@@ -179,7 +181,9 @@ class Command(BaseCommand):
                 pass
             note_attempts.close()
             resumed = services.resume_interrupted()
-            pruned = services.prune() + retention.prune(services.open_among) + idempotency.prune()
+            while outbox.forget_ended():
+                pass
+            pruned = services.prune() + retention.prune(services.open_among) + idempotency.prune() + outbox.prune()
         except AWAY as error:
             raise CommandError(f"The relay could not finish; nothing is lost. {error}") from error
         self.stdout.write(f"filed {filed}, sent {sent}, resumed {resumed}, pruned {pruned}")
@@ -211,11 +215,13 @@ def _run(drain: Drain, batch: int, show: Callable[[], int]) -> None:
         Duty("Attempts", attempts),
         Duty("Chords", lambda: chords.look_again(get_app()), every=CHORDS_EVERY),
         Duty("Outbox", outbox.sweep),
+        Duty("Ended messages of the outbox", outbox.forget_ended, every=FORGET_EVERY),
         Duty("Changed limits", limits.repair, every=REPAIR_EVERY),
         Duty("Redrives", services.resume_interrupted, every=RESUME_EVERY),
         Duty("Retention of letters", services.prune, every=PRUNE_EVERY),
         Duty("Retention of results", lambda: retention.prune(services.open_among), every=PRUNE_EVERY),
         Duty("Retention of idempotency records", idempotency.prune, every=PRUNE_EVERY),
+        Duty("Retention of the outbox", outbox.prune, every=PRUNE_EVERY),
         Duty("Sign of life", show, every=SHOW_EVERY),
     )
     logger.info("Relay ready.")
