@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
+from queue import Empty
 from typing import Any
 
 import pytest
 import redis
+from kombu import Consumer, Producer, Queue
 
+from orchestrator.celery import get_app
 from orchestrator.stores.redis.direct import packed
 from orchestrator.transport import inflight
 from orchestrator.transport.ahead import Ahead
@@ -16,6 +20,7 @@ from orchestrator.transport.buffer import tag_of
 from orchestrator.transport.inflight import InFlight, claim_script
 from orchestrator.transport.keys import Keys
 from orchestrator.transport.ledger import Ledger
+from tests.support import inflight as held
 from tests.support.broker import Broker
 from tests.support.wait import eventually
 
@@ -142,3 +147,57 @@ def test_what_was_taken_under_a_lease_that_ran_out_goes_back(ledger: Ledger, cli
     assert ahead.heard(buffer, line.read_response()), "it may be had again"
     assert not buffer
     assert waiting(client) == ["a"]
+
+
+# --- as channels use it -----------------------------------------------------------------
+
+
+@pytest.fixture
+def consumer(broker: Broker) -> Iterator[Consumer]:
+    """One that waits as in an event loop, with its claim sent ahead."""
+    connection = get_app().connection_for_read()
+    connection.transport.cycle.evented = True
+    with Consumer(connection.channel(), [Queue("ahead")], callbacks=[lambda body, message: message.ack()]) as made:
+        cycle = connection.transport.cycle
+        cycle.on_poll_start()  # claims, and finds nothing
+        cycle.on_poll_start()  # waits
+        yield made
+    connection.close()
+
+
+def send(client: redis.Redis) -> None:
+    with get_app().connection_for_write() as connection:
+        Producer(connection.channel()).publish({"a": 1}, routing_key="ahead")
+
+
+def test_a_channel_that_closes_returns_what_was_on_its_way(consumer: Consumer, client: redis.Redis) -> None:
+    eventually(lambda: waits(client), 10)
+    send(client)
+    eventually(lambda: held.count(client) == 1, 10, lambda: "the claim that was sent ahead was carried out")
+    consumer.channel.close()
+    assert held.count(client) == 0
+    assert client.llen("ahead") == 1
+
+
+def test_a_queue_that_is_not_consumed_any_more_gets_its_messages_back(consumer: Consumer, client: redis.Redis) -> None:
+    eventually(lambda: waits(client), 10)
+    channel, cycle = consumer.channel, consumer.channel.connection.cycle
+    connection = channel.client.connection
+    consumer.cancel()
+    send(client)
+    eventually(lambda: held.count(client) == 1, 10)
+    with contextlib.suppress(Empty):
+        cycle.on_readable(connection._sock.fileno())
+    assert held.count(client) == 0
+    assert client.llen("ahead") == 1
+
+
+def test_a_script_that_the_broker_forgot_is_sent_again(consumer: Consumer, client: redis.Redis) -> None:
+    eventually(lambda: waits(client), 10)
+    got: list[Any] = []
+    consumer.callbacks = [lambda body, message: got.append(body)]
+    client.script_flush()
+    send(client)
+    channel, cycle = consumer.channel, consumer.channel.connection.cycle
+    cycle.on_readable(channel.client.connection._sock.fileno())
+    assert got == [{"a": 1}]
