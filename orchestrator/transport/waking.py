@@ -51,16 +51,17 @@ class Waking(Clients):
         if not buffer and self._hope:
             queues, want, strict = self._wanted()
             self._hope = self.ledger.claim(buffer, queues, want, strict=strict)
-            if self._expires:
-                with self.conn_or_acquire() as client:
-                    for queue in queues:
-                        self._maybe_update_queues_expire(client, queue)
         return len(buffer) > 0
 
     def _wanted(self) -> tuple[Sequence[str], int, bool]:
         """Return what to claim now: of which queues, how many, and whether their order is strict."""
         strict = self.queue_order_strategy == "priority"
         queues = self._claiming if strict else self._queue_cycle.consume(len(self._claiming))
+        if self._expires:
+            # They do not expire while somebody claims from them.
+            with self.conn_or_acquire() as client:
+                for queue in queues:
+                    self._maybe_update_queues_expire(client, queue)
         free = self.qos.free
         want = self.office.fair.fewer(self.ledger.pace.batch(free, self.qos.prefetch_count), free)
         return queues, want, strict
