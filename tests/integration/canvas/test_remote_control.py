@@ -56,7 +56,8 @@ def test_it_counts_what_it_has_run(stack: Stack, key: str) -> None:
     before = ask(stack, "stats")["total"].get(add.name, 0)
     for number in range(3):
         add.delay(number, number, key=key).get(timeout=WAIT)
-    eventually(lambda: ask(stack, "stats")["total"].get(add.name, 0) == before + 3)
+    # Processes of a swarm report once a second, also what earlier tests ran.
+    eventually(lambda: ask(stack, "stats")["total"].get(add.name, 0) >= before + 3)
 
 
 def test_what_runs_and_what_waits(stack: Stack, key: str) -> None:
