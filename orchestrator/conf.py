@@ -17,26 +17,7 @@ from django.core.signals import setting_changed
 
 from orchestrator.contracts.addresses import SCHEMES, as_redis
 from orchestrator.contracts.errors import InvalidOption, UnknownOption
-
-#: Names whose values never leave the payload, wherever they appear as an argument
-#: or as a key in one.
-REDACTED_NAMES = (
-    "password",
-    "passwd",
-    "secret",
-    "token",
-    "access_token",
-    "refresh_token",
-    "api_key",
-    "apikey",
-    "authorization",
-    "credentials",
-    "private_key",
-    "card_number",
-    "cvv",
-    "iban",
-    "ssn",
-)
+from orchestrator.contracts.redaction import REDACTED_NAMES
 
 POLICIES = (
     "orchestrator.policies.telemetry.Telemetry",
@@ -112,8 +93,7 @@ class Settings:
     outbox_fallback: bool = False
     #: Seconds after which a relay sends what the publishing process has not sent itself.
     outbox_grace_seconds: float = 5.0
-    #: Days that the row of a message that was sent is kept while nobody knows how it ended, so that it can be sent
-    #: again if the broker lost it. 0 forgets rows as they are sent; None keeps them until it is known.
+    #: Days that the row of a message that was sent is kept while nobody knows how that ended; None keeps it till then.
     outbox_sent_days: int | None = 7
     #: Bytes that one task's message may have; more is refused where it is published.
     message_limit_bytes: int = 1024 * 1024
@@ -209,16 +189,8 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
         lambda value: value is None or _whole(value, 1),
         "whole days, 1 or more, or None to keep for ever",
     ),
-    (
-        ("results_per_task",),
-        lambda value: value is None or _whole(value, 1),
-        "a whole number of results, 1 or more, or None for no such limit",
-    ),
-    (
-        ("outbox_sent_days",),
-        lambda value: value is None or _whole(value, 0),
-        "whole days, 0 to keep no row that was sent, or None to keep each until its message is settled",
-    ),
+    (("results_per_task",), lambda value: value is None or _whole(value, 1), "whole results, 1 or more, or None"),
+    (("outbox_sent_days",), lambda value: value is None or _whole(value, 0), "whole days, 0 or more, or None for ever"),
     (("results_waiting",), lambda value: _whole(value, 0), "a whole number of results, 0 or more"),
     (("limits_fail", "deduplication_fails"), lambda value: value in ("open", "closed"), '"open" or "closed"'),
 )

@@ -161,6 +161,10 @@ CELERY_BROKER_URL = (
 )
 if master := env.str("ORCHESTRATOR_BROKER_MASTER", default=""):
     CELERY_BROKER_TRANSPORT_OPTIONS = {"master_name": master}
+if CELERY_BROKER_URL.startswith(("amqp://", "amqps://", "pyamqp://")):
+    # Queues that survive the loss of a node, and exchanges through which RabbitMQ holds back what is due later.
+    CELERY_TASK_DEFAULT_QUEUE_TYPE = CELERY_TASK_CREATE_MISSING_QUEUE_TYPE = "quorum"
+    CELERY_TASK_DEFAULT_EXCHANGE_TYPE = CELERY_TASK_CREATE_MISSING_QUEUE_EXCHANGE_TYPE = "topic"
 CELERY_TIMEZONE = TIME_ZONE
 # One module a field of business; an app with a plain ``tasks.py`` is found without being named here.
 CELERY_IMPORTS = ("tasks.email", "tasks.reports", "tasks.media", "tasks.maintenance", "tasks.payments")

@@ -30,6 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "sqlite: only on SQLite, the default")
     config.addinivalue_line("markers", "database: what it shows may differ between databases; CI runs it on both")
     config.addinivalue_line("markers", "browser: drives a real browser")
+    config.addinivalue_line("markers", "rabbitmq: needs RabbitMQ, of which it starts a node of its own")
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
@@ -53,13 +54,30 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if not item.get_closest_marker(other)]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Give tests the names that pytest-xdist made for them, by which it groups them.
+
+    From pytest 9.2 on it writes them where nobody looks (pytest-xdist 3.8), and groups nothing.
+    """
+    try:
+        from _pytest.nodeid import NodeId
+    except ImportError:
+        return
+    for item in session.items:
+        named = getattr(item, "_nodeid", "")
+        if named and named != item.nodeid:
+            item._id = NodeId.parse(named)
+
+
 def _shared(item: pytest.Item) -> str:
     """Name the fixtures of our own that a test shares with others, with their parameters; empty for none."""
     parameters = getattr(getattr(item, "callspec", None), "params", {})
     return " ".join(
         f"{definition.baseid}:{name}:{parameters.get(name, '')}"
         for name, (*_, definition) in sorted(item._fixtureinfo.name2fixturedefs.items())  # type: ignore[attr-defined]
-        if definition.scope in ("module", "session") and definition.baseid.startswith("tests")
+        # Those of this file are for everybody, and cheap.
+        if definition.scope in ("module", "package", "session") and definition.baseid.startswith("tests/")
     )
 
 

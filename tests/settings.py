@@ -47,5 +47,7 @@ if fail := env.str("ORCHESTRATOR_TEST_LIMITS_FAIL", default=""):
     ORCHESTRATOR["LIMITS_FAIL"] = fail
 if deliveries := env.int("ORCHESTRATOR_TEST_DELIVERIES", default=0):
     ORCHESTRATOR["MAX_DELIVERIES"] = deliveries
+if env.str("ORCHESTRATOR_TEST_LOW_PRIORITY_SHARE", default=""):
+    ORCHESTRATOR["LOW_PRIORITY_SHARE"] = env.float("ORCHESTRATOR_TEST_LOW_PRIORITY_SHARE")
 if (waiting := env.int("ORCHESTRATOR_TEST_RESULTS_WAITING", default=-1)) >= 0:
     ORCHESTRATOR["RESULTS_WAITING"] = waiting

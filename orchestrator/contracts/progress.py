@@ -61,7 +61,7 @@ def is_news(old: Standing, new: Standing) -> bool:  # noqa: PLR0911 - one line a
 
     A success stands. Any other end replaces what is no success. A report of an earlier attempt never replaces one
     of a later attempt, nor the start of an attempt what it came to; after a failure, and after a process died, a new
-    run is shown. Who does not know the attempt replaces all but ends.
+    run is shown, which began later. Who does not know the attempt replaces all but ends.
     """
     (old_kind, old_retries, old_started), (kind, retries, started) = old, new
     if Kind.SUCCEEDED in (old_kind, kind):
@@ -70,11 +70,11 @@ def is_news(old: Standing, new: Standing) -> bool:  # noqa: PLR0911 - one line a
         return True
     if Kind.WAITING in (old_kind, kind):
         return old_kind is Kind.WAITING
+    if kind is Kind.STARTED and old_kind in (Kind.BUSY, Kind.FAILED) and started <= old_started:
+        return False
     if retries < 0 <= old_retries:
         return old_kind is not Kind.FAILED
     if retries == old_retries:
-        if kind is Kind.STARTED and old_kind is Kind.BUSY:
-            return started > old_started
         return kind is Kind.RETRYING or old_kind is not Kind.RETRYING
     return retries > old_retries
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from celery import states
 from celery.fixups.django import DjangoFixup, DjangoWorkerFixup
+from kombu.utils.imports import symbol_by_name
 
 #: ``transaction_status`` of psycopg and psycopg2: nothing is under way.
 _IDLE = 0
@@ -22,11 +23,18 @@ class KeepingWorkerFixup(DjangoWorkerFixup):  # type: ignore[misc]  # Celery is 
     #: Whether this process has ever opened a connection. Most tasks of some projects use none, and looking through all
     #: aliases twice costs such a task a tenth of its time.
     _used = False
+    #: Whether a cache has anything to close after a task; most have not, and looking through all aliases is as dear.
+    _caches_close = True
 
     def install(self) -> KeepingWorkerFixup:
         """Begin to look after this process's connections."""
         created = import_module("django.db.backends.signals").connection_created
         created.connect(self._on_connection, dispatch_uid=f"orchestrator.connections.{id(self)}")
+        nothing = self._cache.BaseCache.close
+        self._caches_close = any(
+            getattr(symbol_by_name(cache["BACKEND"], default=object), "close", None) is not nothing
+            for cache in self._cache.caches.settings.values()
+        )
         self._used = any(connection.connection is not None for connection in self._initialized())
         return super().install()  # type: ignore[no-any-return]
 
@@ -59,7 +67,8 @@ class KeepingWorkerFixup(DjangoWorkerFixup):  # type: ignore[misc]  # Celery is 
                     connection.close_if_unusable_or_obsolete()
                 else:
                     self._close(connection)
-        self.close_cache()
+        if self._caches_close:
+            self.close_cache()
 
     def _open(self) -> list[Any]:
         return [each for each in self._initialized() if each.connection is not None] if self._used else []

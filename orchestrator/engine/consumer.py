@@ -14,6 +14,7 @@ from celery.app import trace
 from celery.exceptions import InvalidTaskError, NotRegistered
 from celery.utils import uuid
 from celery.utils.objects import Bunch
+from celery.utils.saferepr import saferepr
 from celery.worker.consumer import Consumer
 from celery.worker.request import Request as StockRequest
 from kombu.exceptions import ContentDisallowed
@@ -39,6 +40,8 @@ logger = logging.getLogger("orchestrator.engine")
 GATHER_EVENTS = 0.02
 #: Celery's line quotes the return value, which may be anybody's data.
 LOG_SUCCESS = "Task %(name)s[%(id)s] succeeded in %(runtime)ss"
+#: Return values that Celery shows just as Python does.
+_PLAIN = frozenset({bool, float, type(None)})
 
 
 class OrchestratedConsumer(Consumer):  # type: ignore[misc]  # Celery's Consumer is untyped
@@ -51,7 +54,7 @@ class OrchestratedConsumer(Consumer):  # type: ignore[misc]  # Celery's Consumer
         # collection (measured: 25 µs a task), and pool processes, forked next, go on sharing its memory.
         gc.collect()
         gc.freeze()
-        trace.LOG_SUCCESS = LOG_SUCCESS
+        trace.LOG_SUCCESS, trace.saferepr = LOG_SUCCESS, shown
         if self.pool is not None:
             reporting.route(self.app, self.pool)
             # The pool, made but not started, would fall back to the settings' limits where a request has none.
@@ -179,6 +182,11 @@ class OrchestratedConsumer(Consumer):  # type: ignore[misc]  # Celery's Consumer
         logger.error("Message %s[%s] went to the inbox as %s: %s", name, task_id, reason.value, type(error).__name__)
         message.reject_log_error(logger, self.connection_errors)
         report()
+
+
+def shown(value: Any, *args: Any, **kwargs: Any) -> str:
+    """Return Celery's text of a return value; most tasks return nothing, for which Celery's way takes long."""
+    return repr(value) if type(value) in _PLAIN else str(saferepr(value, *args, **kwargs))
 
 
 @contextmanager

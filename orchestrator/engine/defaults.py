@@ -37,6 +37,8 @@ DEFAULTS: dict[str, Any] = {
         "socket_timeout": 5,
         "socket_keepalive": True,
         "max_retries": 0,
+        # RabbitMQ: a message counts as sent when the broker has said that it has it. Redis always does.
+        "confirm_publish": True,
     },
     "broker_pool_acquire_timeout": 1.0,
     "worker_cancel_long_running_tasks_on_connection_loss": False,

@@ -90,6 +90,18 @@ def _chain(task: Any, header: Mapping[str, Any]) -> Callable[[Attempt], Any] | N
         return chains[key]
 
 
+def holds(task: Any, header: Mapping[str, Any]) -> bool:
+    """Whether something will be held under the id of an attempt at this task; asked once for each kind of message."""
+    known: dict[tuple[str, ...], bool] | None = task.__dict__.get("_holds")
+    if known is None:
+        known = task._holds = {}
+    key = tuple(header)
+    found = known.get(key)
+    if found is None:
+        found = known[key] = task.app.stack.holds(task, header)
+    return found
+
+
 def _run(attempt: Attempt) -> Any:
     if attempt.newer is not None:
         redispatch.adopt(attempt)

@@ -16,7 +16,7 @@ from kombu.exceptions import BatchPublishError, LimitExceeded, OperationalError
 from orchestrator.contracts import ordering
 from orchestrator.contracts.errors import BrokerUnavailable, InvalidOption, UnknownOption
 from orchestrator.contracts.message import HEADER, HEADER_VERSION, ONCE, Parcel, Publication
-from orchestrator.engine import keeping, size
+from orchestrator.engine import keeping, size, times
 from orchestrator.transport.line import Failed
 from orchestrator.transport.refusals import refusal
 from orchestrator.transport.sender import doubt, in_doubt
@@ -173,6 +173,7 @@ def sender(app: Any, send_task: Callable[..., Any]) -> Callable[[Publication], A
         options = publication.options
         headers = options.pop("headers", None)
         options["headers"] = {**headers, HEADER: publication.header} if headers else {HEADER: publication.header}
+        times.keep(app, options)
         if publication.gather is not None:
             return publication.gather(publication, send)
         outbox = app.outbox

@@ -14,6 +14,7 @@ from kombu.serialization import dumps, loads
 
 from orchestrator.contracts.errors import BrokerUnavailable, PayloadIncompatible, PayloadUnreadable, TaskMissing
 from orchestrator.contracts.message import HEADER, HEADER_VERSION, KEPT_BY_REDRIVE, Attempt, WireMessage
+from orchestrator.engine import times
 
 #: Attempts kept in a message's history; older ones are counted, not dropped in silence.
 HISTORY_LIMIT = 20
@@ -80,11 +81,12 @@ def defer(task: Any, request: Any, seconds: float) -> Deferred:
     header = dict(request.get(HEADER) or headers.get(HEADER) or {"v": HEADER_VERSION})
     header["deferrals"] = header.get("deferrals", 0) + 1
     headers[HEADER] = header
+    pause = times.outside(task.app, seconds)
     try:
-        task.signature_from_request(request, countdown=seconds, retries=request.retries, headers=headers).apply_async()
+        task.signature_from_request(request, countdown=pause, retries=request.retries, headers=headers).apply_async()
     except Exception as error:
         raise Reject(error, requeue=True) from error
-    return Deferred(f"deferred for {seconds:g} s", when=seconds)
+    return Deferred(f"deferred for {pause:g} s", when=pause)
 
 
 def adopt(attempt: Attempt) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from billiard.einfo import ExceptionInfo
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
+from celery.app.task import Context
 from celery.utils import uuid
 from celery.worker import state
 from celery.worker.request import Request
@@ -14,12 +15,14 @@ from celery.worker.state import task_ready
 
 from orchestrator.contracts.message import HEADER, Attempt, Letter
 from orchestrator.contracts.outcome import Outcome, Reason, Verdict
-from orchestrator.engine import letters, limits, revocation
-from orchestrator.engine.execution import NO_HEADER
+from orchestrator.engine import execution, letters, limits, revocation
 from orchestrator.engine.holding import hold
 from orchestrator.engine.redispatch import ATTEMPT, PARKS, Parked
 from orchestrator.engine.settlement import outcome_of, settle, unwrap
 from orchestrator.transport import office
+
+#: What Celery does not count among a message's own headers; see ``Context._get_custom_headers``.
+_NOT_OWN = frozenset({*vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "compression"})
 
 
 class OrchestratedRequest(Request):  # type: ignore[misc]  # Celery's Request is untyped
@@ -42,11 +45,15 @@ class OrchestratedRequest(Request):  # type: ignore[misc]  # Celery's Request is
         self.time_limits = limits.effective(
             hard or self._task.time_limit, soft or self._task.soft_time_limit, self._app.inherited_soft_limit
         )
-        if self._app.stack.holds(self._task, self._request_dict.get(HEADER) or NO_HEADER):
+        if execution.holds(self._task, self._request_dict.get(HEADER) or execution.NO_HEADER):
             # What the body's process holds under this id, the one that settles can give back if it dies.
             self._request_dict[ATTEMPT] = self.attempt_id
             # An early acknowledgement leaves nothing that could wait.
             self._request_dict[PARKS] = self._task.acks_late and getattr(message.channel, "parks", False)
+        facts = self._request_dict
+        if facts.get("headers") is None:
+            # Else Celery finds them out again for each run, at several times the cost.
+            facts["headers"] = {name: value for name, value in facts.items() if name not in _NOT_OWN}
         if getattr(self._task, "sensitive", ()) and HEADER not in self._request_dict:
             # A producer without our policies sent it: its texts quote the values.
             self._argsrepr, self._kwargsrepr = self._app.reprs(self._task, self._args, self._kwargs)

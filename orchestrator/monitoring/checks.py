@@ -94,13 +94,15 @@ def _installed() -> Iterator[CheckMessage]:
 
 @register(TAG)
 def check_celery(**_: Any) -> list[CheckMessage]:
-    """E005 not JSON only; W006 eager; W007 early ack; W008 messages come back while their task still runs."""
+    """E005 not JSON only; W006 eager; W007 early ack; W008 messages come back early; W009 RabbitMQ delays nothing."""
     found = _parsed()
     if isinstance(found, CheckMessage) or list(_app()):
         # Said by check_settings already; there is no app to look at.
         return []
     app_conf = get_app().conf
-    return [message for question in (_json_only, _eager, _late_ack, _visibility) for message in question(app_conf)]
+    return [
+        message for question in (_json_only, _eager, _late_ack, _visibility, _delays) for message in question(app_conf)
+    ]
 
 
 def _json_only(app_conf: Any) -> Iterator[CheckMessage]:
@@ -144,6 +146,19 @@ def _visibility(app_conf: Any) -> Iterator[CheckMessage]:
             f"limit of {limit} s: a long task is delivered a second time while it still runs.",
             hint="Raise visibility_timeout above the longest time limit, or lower CELERY_TASK_TIME_LIMIT.",
             id="orchestrator.W008",
+        )
+
+
+def _delays(app_conf: Any) -> Iterator[CheckMessage]:
+    url = str(app_conf.broker_write_url or "")
+    delays = app_conf.task_default_queue_type == "quorum" and app_conf.task_default_exchange_type == "topic"
+    if url.partition("://")[0] in ("amqp", "amqps", "pyamqp") and not app_conf.task_queues and not delays:
+        yield Warning(
+            f"CELERY_TASK_DEFAULT_QUEUE_TYPE is {app_conf.task_default_queue_type!r} and "
+            f"CELERY_TASK_DEFAULT_EXCHANGE_TYPE {app_conf.task_default_exchange_type!r}: RabbitMQ holds nothing back "
+            "then, so tasks that are delayed, or deferred by a limit, wait in the memory of a worker.",
+            hint="Set them to 'quorum' and 'topic'; orchestrator/docs/brokers.md has all settings for RabbitMQ.",
+            id="orchestrator.W009",
         )
 
 

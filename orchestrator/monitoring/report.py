@@ -138,7 +138,8 @@ def _look_for_setback(made: Report, timeout: float) -> str:
         return "nothing was lost, as far as anybody saw"
     if time.time() - found.noticed < SETBACK_SHOWN:
         raise Degraded(
-            f"the broker came back with an older state: {found}; see fail-modes.md, and where it keeps its file"
+            f"the broker came back with an older state: {found}; see fail-modes.md, and where it keeps its file; "
+            "'manage.py outbox reconcile' sends again what the outbox knows of"
         )
     return f"has lost something before: {found}"
 

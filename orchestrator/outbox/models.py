@@ -11,6 +11,9 @@ from django.utils import timezone
 from orchestrator.contracts import codec
 from orchestrator.contracts.message import Parcel
 
+#: Rows whose messages were not sent.
+WAITING = models.Q(due_at__isnull=False)
+
 
 def new_name() -> str:
     """Return the name under which all copies of one row's message are one."""
@@ -36,7 +39,7 @@ class OutboxMessage(models.Model):
     event = models.JSONField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now)
     #: From then on a relay may send it; None once it was sent.
-    due_at = models.DateTimeField(null=True, db_index=True)
+    due_at = models.DateTimeField(null=True)
     #: When it was sent last, for all that is known.
     sent_at = models.DateTimeField(null=True, blank=True)
     #: Until when it is kept after that while nobody knows how it ended; None for ever.
@@ -57,10 +60,12 @@ class OutboxMessage(models.Model):
 
     class Meta:
         ordering = ("id",)
+        # Of what waits to be sent, so that what was sent slows nobody down.
         indexes = (
+            models.Index(fields=("id",), condition=WAITING, name="orchestrator_outbox_waiting"),
             models.Index(
                 fields=("ordering_key", "id"),
-                condition=models.Q(due_at__isnull=False) & ~models.Q(ordering_key=""),
+                condition=WAITING & ~models.Q(ordering_key=""),
                 name="orchestrator_outbox_order",
             ),
         )

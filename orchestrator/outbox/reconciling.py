@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -29,7 +29,7 @@ from orchestrator.contracts.errors import ConfigurationError
 from orchestrator.outbox import sent
 from orchestrator.outbox.models import OutboxMessage
 from orchestrator.outbox.writer import aliases
-from orchestrator.policies.outbox import lease_of
+from orchestrator.policies.outbox import REMEMBERED, lease_of
 from orchestrator.stores.redis.client import client
 from orchestrator.stores.redis.leases import RedisLeases
 from orchestrator.stores.redis.streams import unavailable
@@ -55,7 +55,8 @@ class Found(StrEnum):
     #: It lies in the broker, or a worker runs it.
     THERE = "there"
     ENDED = "ended"
-    #: It is in the broker no more, it was begun, and nobody knows how it ended: it is left alone.
+    #: It is in the broker no more, and it was begun, or was due so long ago that its start would be forgotten by now.
+    #: Nobody knows how it ended: it is left alone.
     UNKNOWN = "unknown"
     LOST = "lost"
 
@@ -69,12 +70,13 @@ class Report:
     sent_again: int = 0
 
 
-def reconcile(*, dry_run: bool = False, only: Any = None, by: Any = None, actor: str = "") -> Report:
+def reconcile(*, dry_run: bool = False, only: Any = None, old: bool = False, by: Any = None, actor: str = "") -> Report:
     """Put messages back to be sent that were sent and are nowhere.
 
     Args:
         dry_run: only report.
         only: rows (a query); all rows that were sent, if None.
+        old: whether what was due more than a day ago counts as lost, too, where no start of it is remembered.
         by: the user, for the audit log.
 
     Raises:
@@ -82,7 +84,7 @@ def reconcile(*, dry_run: bool = False, only: Any = None, by: Any = None, actor:
         StoreUnavailable: the broker, or the Redis of the state, cannot be asked.
         DatabaseError: a database cannot be asked.
     """
-    look = _Look()
+    look = _Look(old=old)
     places = aliases(conf.settings())
     sent.forget_ended(places)
     report = Report()
@@ -106,12 +108,21 @@ class _Row(NamedTuple):
     name: str
     task_id: str
     task: str
+    sent_at: datetime
+    kept_until: datetime | None
+
+    def forgotten(self) -> bool:
+        """Whether a start could be so long ago that nothing of it is remembered."""
+        days = timedelta(days=conf.settings().outbox_sent_days or 0)
+        due = self.sent_at if self.kept_until is None else max(self.sent_at, self.kept_until - days)
+        return due < timezone.now() - timedelta(seconds=REMEMBERED)
 
 
 class _Look:
     """Looks into the broker, and at who began what."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, old: bool = False) -> None:
+        self.old = old
         settings, self._url = conf.settings(), conf.broker_as_redis()
         if settings.transport != "orchestrator" or self._url.partition("://")[0] not in OURS:
             raise ConfigurationError(
@@ -137,17 +148,17 @@ class _Look:
         answers = get_app().control.inspect(timeout=PATIENCE).active() or {}
         return {task["id"] for tasks in answers.values() for task in tasks}
 
-    def begun(self, name: str) -> bool:
-        """Whether a copy of a row's message is known to have started."""
-        return self._leases.holder(lease_of(name)) is not None
+    def may_have_begun(self, row: _Row) -> bool:
+        """Whether a copy of a row's message has started, or nobody could know."""
+        return (row.forgotten() and not self.old) or self._leases.holder(lease_of(row.name)) is not None
 
 
 def _absent(rows: Any, there: set[str], report: Report) -> list[_Row]:
     """Return the rows whose message was not seen, and count the others."""
     suspects: list[_Row] = []
     last = 0
-    while some := list(rows.filter(pk__gt=last).order_by("pk").values_list("pk", "name", "task_id", "task")[:BATCH]):
-        absent = [_Row(*row) for row in some if row[2] not in there]
+    while some := list(rows.filter(pk__gt=last).order_by("pk").values_list(*_Row._fields)[:BATCH]):
+        absent = [row for row in map(_Row._make, some) if row.task_id not in there]
         report.counts[Found.THERE] += len(some) - len(absent)
         suspects += absent
         last = some[-1][0]
@@ -168,7 +179,7 @@ def _judge(rows: list[_Row], alias: str, report: Report, look: _Look, *, dry_run
     for row in rows:
         if row.pk not in left or row.task_id in known:
             continue
-        found = Found.UNKNOWN if look.begun(row.name) else Found.LOST
+        found = Found.UNKNOWN if look.may_have_begun(row) else Found.LOST
         report.counts[found] += 1
         report.items.append({"id": str(row.pk), "task_id": row.task_id, "task": row.task, "found": found.value})
         if found is Found.LOST:

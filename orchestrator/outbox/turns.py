@@ -49,13 +49,13 @@ def behind(row: OutboxMessage, alias: str, sent: Sequence[int]) -> bool:
     """
     if not row.ordering_key:
         return False
-    older = _rows(alias).filter(ordering_key=row.ordering_key, pk__lt=row.pk, due_at__isnull=False)
+    older = _ordered(alias).filter(ordering_key=row.ordering_key, pk__lt=row.pk)
     return bool(older.exclude(pk__in=sent).exists())
 
 
 def due(alias: str, now: datetime) -> Any:
     """Return the rows that a relay may take: due, and behind none of their key that is not."""
-    waiting = _rows(alias).filter(ordering_key=OuterRef("ordering_key"), pk__lt=OuterRef("pk"), due_at__gt=now)
+    waiting = _ordered(alias).filter(ordering_key=OuterRef("ordering_key"), pk__lt=OuterRef("pk"), due_at__gt=now)
     return _rows(alias).filter(Q(ordering_key="") | ~Exists(waiting), due_at__lte=now)
 
 
@@ -64,13 +64,18 @@ def in_turn(rows: Sequence[OutboxMessage], alias: str) -> list[OutboxMessage]:
     keys = {row.ordering_key for row in rows if row.ordering_key}
     if not keys:
         return list(rows)
-    others = _rows(alias).filter(ordering_key__in=keys, due_at__isnull=False).exclude(claim=rows[0].claim)
+    others = _ordered(alias).filter(ordering_key__in=keys).exclude(claim=rows[0].claim)
     first = dict(others.order_by().values_list("ordering_key").annotate(Min("pk")))
     return [row for row in rows if row.pk < first.get(row.ordering_key, row.pk + 1)]
 
 
 def _lock(key: str) -> int:
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest()) % LOCKS
+
+
+def _ordered(alias: str) -> Any:
+    """Return the rows that wait and have a key, in the words of the index of such rows, so that it is used."""
+    return _rows(alias).filter(due_at__isnull=False).exclude(ordering_key="")
 
 
 def _rows(alias: str) -> Any:

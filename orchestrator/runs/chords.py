@@ -15,7 +15,8 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from celery import maybe_signature, states
+from celery import group, maybe_signature, states
+from celery.canvas import _chain
 from celery.exceptions import ChordError
 from celery.result import GroupResult, allow_join_result
 from django.db import router, transaction
@@ -192,3 +193,21 @@ def _fail(app: Any, callback: Any, failed: list[str]) -> None:
         raise ChordError(f"Dependency {failed[0]} failed")
     except ChordError as error:
         app.backend.chord_error_from_stack(callback, error)
+    for last in _ends(app, callback):
+        if outer := last.options.get("chord"):
+            # Celery tells nobody that a body failed in this way, so the chord around it would wait for ever.
+            member_returned(app, last.options["group_id"], last.id, outer)
+
+
+def _ends(app: Any, callback: Any) -> Iterator[Any]:
+    """Return the tasks with which a body ends: those that a chord around it counts."""
+    following = callback.options.get("chain")
+    if following:
+        yield from _ends(app, maybe_signature(following[0], app=app))
+    elif isinstance(callback, group):
+        for member in callback.tasks:
+            yield from _ends(app, maybe_signature(member, app=app))
+    elif isinstance(callback, _chain):
+        yield from _ends(app, maybe_signature(callback.tasks[-1], app=app))
+    else:
+        yield callback

@@ -92,6 +92,9 @@ class Outgoing:
                 self.take([report])
                 return
         if is_end(report[1]):
+            with self._lock:
+                # It would be told after its end.
+                self._begun.pop(record.task_id, None)
             self._send(report)
         else:
             self._tell(report)

@@ -9,8 +9,9 @@ from django.contrib import admin, messages
 from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.urls import reverse
 from django.utils import timezone
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django_celery_beat import admin as theirs
 from django_celery_beat.models import (
@@ -26,6 +27,9 @@ from orchestrator.audit.services import record
 from orchestrator.contracts.errors import BrokerUnavailable, OrchestratorError
 from orchestrator.schedules import services
 from orchestrator.schedules.forms import CrontabForm, ScheduleForm
+
+#: Schedules that the page of an interval or a crontab names.
+SHOWN = 20
 
 
 class Recorded:
@@ -168,26 +172,52 @@ class PeriodicTaskAdmin(Recorded, Bounded, theirs.PeriodicTaskAdmin):  # type: i
             messages.success(request, f"Published {len(published)}: {'; '.join(published)}.")
 
 
-class IntervalAdmin(Recorded, Bounded, theirs.IntervalScheduleAdmin):  # type: ignore[misc]  # no types
+class Timing(Recorded, Bounded):
+    """When something is due; any number of schedules may go by it, of which a few are shown."""
+
+    #: Theirs lists them all, with a query for each.
+    inlines: ClassVar[Any] = ()
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        """Return their fields, and who goes by them."""
+        theirs = [name for name in super().get_fields(request, obj) if name != "used_by"]  # type: ignore[misc]
+        return [*theirs, "used_by"]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        """Return what only shows."""
+        return [*super().get_readonly_fields(request, obj), "used_by"]  # type: ignore[misc]
+
+    @admin.display(description="schedules that go by it")
+    def used_by(self, timing: Any) -> SafeString | str:
+        """Return the first schedules by name, as links."""
+        if timing.pk is None:
+            return "-"
+        some = list(timing.periodictask_set.order_by("name").values_list("pk", "name")[: SHOWN + 1])
+        page = "admin:django_celery_beat_periodictask_change"
+        links = format_html_join(", ", '<a href="{}">{}</a>', ((reverse(page, args=[pk]), n) for pk, n in some[:SHOWN]))
+        return format_html("{} and more", links) if len(some) > SHOWN else links or "-"
+
+
+class IntervalAdmin(Timing, theirs.IntervalScheduleAdmin):  # type: ignore[misc]  # no types
     """Intervals."""
 
     noun = "interval"
 
 
-class CrontabAdmin(Recorded, Bounded, theirs.CrontabScheduleAdmin):  # type: ignore[misc]  # no types
+class CrontabAdmin(Timing, theirs.CrontabScheduleAdmin):  # type: ignore[misc]  # no types
     """Crontabs."""
 
     noun = "crontab"
     form = CrontabForm
 
 
-class SolarAdmin(Recorded, Bounded, theirs.SolarScheduleAdmin):  # type: ignore[misc]  # no types
+class SolarAdmin(Timing, theirs.SolarScheduleAdmin):  # type: ignore[misc]  # no types
     """Solar events."""
 
     noun = "solar_event"
 
 
-class ClockedAdmin(Recorded, Bounded, theirs.ClockedScheduleAdmin):  # type: ignore[misc]  # no types
+class ClockedAdmin(Timing, theirs.ClockedScheduleAdmin):  # type: ignore[misc]  # no types
     """Fixed times."""
 
     noun = "clocked_time"

@@ -50,3 +50,4 @@ def _rebuild() -> None:
         app.__dict__.pop(kept, None)
     for task in app.tasks.values():
         task.__dict__.pop("_chains", None)
+        task.__dict__.pop("_holds", None)

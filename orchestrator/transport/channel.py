@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable
 from functools import cached_property
@@ -11,7 +10,6 @@ from typing import Any
 
 from kombu.transport import redis as stock
 from kombu.transport import virtual
-from kombu.utils.json import loads
 
 from orchestrator.contracts.limiting import Waiting
 from orchestrator.transport import fairness, parking, publishing, wire
@@ -24,8 +22,6 @@ from orchestrator.transport.waking import Waking
 
 logger = logging.getLogger("orchestrator.transport")
 
-#: How kombu marks what JSON has no type for.
-_TYPED = b'"__type__"'
 #: Part of the format, so that every peer finds every message.
 FIXED = ("sep", "priority_steps")
 
@@ -148,9 +144,7 @@ class Channel(Waking):
     def _readable(claimed: Claimed) -> dict[str, Any] | None:
         """Return a message as kombu wants it, or None if it is none."""
         try:
-            # kombu's own types are rare, and looking for them in every object costs more than decoding.
-            decode = loads if _TYPED in claimed.message else json.loads
-            message = decode(claimed.message.decode())
+            message = wire.loads(claimed.message.decode())
             if message.pop(DELIVERY_MEMBER, None) is not None:
                 message["properties"]["delivery_info"]["redelivered"] = True
             message["properties"]["delivery_info"]["exchange"]
@@ -211,7 +205,7 @@ class Channel(Waking):
             return
         self._closing = True
         errors: Iterable[type[Exception]] = (Empty, *self.connection_errors, self.ResponseError)
-        if self._in_poll and not self._claiming:
+        if self._in_poll and not self._claiming and not self._ahead:
             self._quietly(self._brpop_read, errors)
         self._in_poll = None
         self.connection.cycle.discard(self)
@@ -222,6 +216,9 @@ class Channel(Waking):
         self._disconnect_pools()
         self._close_clients()
         buffer, self._buffer = self._buffer, None
+        if self._ahead is not None:
+            # Only now: the broker hears that nobody waits before it hears what to return.
+            self._ahead.unheard()
         if buffer is not None:
             self.ledger.drop_buffer(buffer)
         virtual.Channel.close(self)

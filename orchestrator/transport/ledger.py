@@ -58,8 +58,7 @@ class Ledger:
         self._serial = 0
         self._buffers: list[Buffer] = []
         self._out: dict[str, HandedOut] = {}
-        #: Claims that were sent before there is anything to claim.
-        self.ahead: set[Ahead] = set()
+        self.ahead: set[Ahead] = set()  # claims that were sent before there is anything to claim
         #: Tags whose channel has gone while their task runs.
         self.orphans: set[str] = set()
         self._dues = Dues(companion or Company(), self._witness)
@@ -252,7 +251,7 @@ class Ledger:
                 try:
                     self.inflight.park(out.serial, waiting)
                 except redis.RedisError:
-                    self._dues.returning.add(out.serial)
+                    self.doubt([out.serial])
             self.parked = True
             self.attention.set()
 
@@ -263,8 +262,8 @@ class Ledger:
             if counted < 0:
                 self._lost()
                 return
-            known = {out.serial for out in self._out.values()}.union(self._dues.serials())
-            known.update(claimed.serial for buffer in self._buffers for claimed in buffer.messages)
+            buffered = (claimed.serial for buffer in self._buffers for claimed in buffer.messages)
+            known = {out.serial for out in self._out.values()}.union(self._dues.serials(), buffered)
             if counted > len(known):
                 # A call whose reply was lost took them; no later call can, for the lock is ours.
                 known.update(*(ahead.serials for ahead in self.ahead))

@@ -15,7 +15,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError
 from redis.retry import Retry
 
-from orchestrator.stores.redis.direct import packed
+from orchestrator.stores.redis.direct import packed, readable
 from orchestrator.stores.redis.scripts import Script
 from orchestrator.transport import delayed, sender, wire
 from orchestrator.transport.channel import Channel
@@ -90,11 +90,7 @@ class Line:
         Raises:
             redis.RedisError: the broker cannot be reached.
         """
-        try:
-            stale = self._wire.can_read(0)
-        except (redis.RedisError, OSError):
-            stale = True
-        if stale:
+        if readable(self._wire):
             self._wire.disconnect()
             self._wire.connect()
             # A broker that restarted may have forgotten them.

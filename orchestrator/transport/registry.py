@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import cast
 
+from kombu.serialization import registry
 from kombu.transport import TRANSPORT_ALIASES
+from kombu.utils.json import loads
 
 from orchestrator import conf
+from orchestrator.transport import wire
 
 #: Scheme -> our transport and kombu's own.
 _OURS = "orchestrator.transport.transport:Transport"
@@ -20,6 +23,7 @@ _PATHS = {
     ),
 }
 
+_JSON = "application/json"
 #: The schemes that may mean our transport.
 OURS = frozenset(_PATHS)
 
@@ -29,6 +33,9 @@ def register() -> None:
     aliases = cast("dict[str, str | Callable[[], str]]", TRANSPORT_ALIASES)
     for scheme in _PATHS:
         aliases[scheme] = _chooser(scheme)
+    # A project's own way to read JSON stays.
+    if registry._decoders.get(_JSON) is loads:
+        registry._decoders[_JSON] = wire.loads
 
 
 def _chooser(scheme: str) -> Callable[[], str]:

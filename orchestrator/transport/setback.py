@@ -59,8 +59,8 @@ class Setback:
         if self.since:
             lost = f"what it was told after {_clock(self.since)}, which is {self.seconds:.1f} s or more of its writes"
         return (
-            f"it has lost {lost} (noticed at {_clock(self.noticed)}). Messages published then are gone unless the "
-            "outbox sent them, and tasks that ended then may run again"
+            f"it has lost {lost} (noticed at {_clock(self.noticed)}). Messages published then are gone, and tasks that "
+            "ended then may run again. 'manage.py outbox reconcile' sends again what the outbox had sent"
         )
 
     def as_json(self) -> dict[str, float | None]:

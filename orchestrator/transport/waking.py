@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from queue import Empty
 from typing import Any
 
@@ -26,9 +26,8 @@ class Waking(Clients):
         self._hope = True
         super().__init__(*args, **kwargs)
 
-    def deliver(self, most: int = 0) -> int:
-        """Hand buffered messages to their consumers while there are slots; return how many."""
-        raise NotImplementedError
+    #: Hands buffered messages to their consumers while there are slots; returns how many.
+    deliver: Callable[[], int]
 
     def _open_buffer(self) -> None:
         self._buffer, self._ahead = self.ledger.new_buffer(), Ahead(self.ledger)
@@ -52,16 +51,17 @@ class Waking(Clients):
         if not buffer and self._hope:
             queues, want, strict = self._wanted()
             self._hope = self.ledger.claim(buffer, queues, want, strict=strict)
-            if self._expires:
-                with self.conn_or_acquire() as client:
-                    for queue in queues:
-                        self._maybe_update_queues_expire(client, queue)
         return len(buffer) > 0
 
     def _wanted(self) -> tuple[Sequence[str], int, bool]:
         """Return what to claim now: of which queues, how many, and whether their order is strict."""
         strict = self.queue_order_strategy == "priority"
         queues = self._claiming if strict else self._queue_cycle.consume(len(self._claiming))
+        if self._expires:
+            # They do not expire while somebody claims from them.
+            with self.conn_or_acquire() as client:
+                for queue in queues:
+                    self._maybe_update_queues_expire(client, queue)
         free = self.qos.free
         want = self.office.fair.fewer(self.ledger.pace.batch(free, self.qos.prefetch_count), free)
         return queues, want, strict

@@ -7,11 +7,13 @@ That halves what a waiting message takes, and spares the work of writing and rea
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Mapping
 from typing import Any
 
 from kombu.utils.json import dumps
+from kombu.utils.json import loads as kombu_loads
 
 #: Headers and what a reader takes them for where they are missing.
 ASSUMED: Mapping[str, Any] = {
@@ -36,6 +38,17 @@ _NO_EMBED = ', {"callbacks": null, "errbacks": null, "chain": null, "chord": nul
 #: The same, as short as it can be said.
 SHORT_EMBED = ", {}]"
 _SEPARATORS = (",", ":")
+#: How kombu marks what JSON has no type for.
+_TYPED = '"__type__"'
+
+
+def loads(text: Any) -> Any:
+    """Decode JSON as kombu does, whose own types are rare: looking for them in every object costs more than decoding.
+
+    Raises:
+        ValueError: it is no JSON.
+    """
+    return json.loads(text) if type(text) is str and _TYPED not in text else kombu_loads(text)
 
 
 def is_task(message: Mapping[str, Any]) -> bool:

@@ -26,6 +26,7 @@ SLEEPERS = {
     "tests/support/labour.py": "its tasks are asked to take long",
     "tests/support/zoo_limits.py": "its tasks are asked to take long",
     "tests/support/limited.py": "its tasks are asked to take long",
+    "tests/integration/canvas/tasks.py": "its tasks are asked to take long",
     "tests/chaos/tasks.py": "its tasks are asked to take long",
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from random import Random
 from typing import Any
@@ -14,6 +14,7 @@ from tests.chaos.agenda import Agenda
 from tests.chaos.catalogue import Orders, Report
 from tests.support import environment, far_side, inflight, labour
 from tests.support.broker import Broker
+from tests.support.process import Process
 from tests.support.wait import NeverHappened, eventually
 from tests.support.worker import Worker
 
@@ -47,7 +48,8 @@ def play(
     keys = [f"task-{number}" for number in range(orders.tasks or TASKS)]
     get_app().set_default()
     with ExitStack() as stack:
-        workers = [stack.enter_context(Worker(pool=pool, concurrency=PROCESSES, env=env)) for pool in POOLS]
+        workers = [Worker(pool=pool, concurrency=PROCESSES, env=env) for pool in POOLS]
+        start_together(stack, workers)
         for key, seconds in zip(keys, _lengths(len(keys), orders.seconds, dice), strict=True):
             labour.work.delay(key, seconds)
         blows = _trouble(orders.seconds, dice, every, lambda: blow(broker, workers, dice))
@@ -79,6 +81,13 @@ def play(
         )
 
 
+def start_together(stack: ExitStack, processes: Sequence[Process]) -> None:
+    """Start processes at the same time; they end with the stack."""
+    already = [process.launch() for process in processes]
+    for process, before in zip(processes, already, strict=True):
+        stack.enter_context(process).await_ready(before)
+
+
 def _lengths(count: int, seconds: float, dice: Random) -> list[float]:
     """Return how long each task takes; where there are many, fewer are long, to last about as long as the trouble.
 
@@ -108,9 +117,10 @@ def _trouble(seconds: float, dice: Random, every: tuple[float, float], blow: Cal
     return blows
 
 
-def left(broker: Broker) -> Mapping[str, int]:
-    """Return what is not done with, by kind."""
-    found = {"queued": int(broker.client.llen("celery")), "in_flight": inflight.count(broker.client)}
+def left(broker: Broker, *more: str) -> Mapping[str, int]:
+    """Return what is not done with, by kind, in the default queue and those that are named."""
+    queued = sum(int(broker.client.llen(queue)) for queue in ("celery", *more))
+    found = {"queued": queued, "in_flight": inflight.count(broker.client)}
     return {kind: count for kind, count in found.items() if count}
 
 

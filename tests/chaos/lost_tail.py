@@ -44,9 +44,9 @@ def run(orders: Orders) -> Report:
     get_app().set_default()
     env = {**labour.ENV, "ORCHESTRATOR_TEST_LEASE": str(load.LEASE), "ORCHESTRATOR_TEST_DELIVERIES": "1000"}
     with ExitStack() as stack:
-        workers = [stack.enter_context(Worker(pool=pool, concurrency=2, env=env)) for pool in load.POOLS]
-        # Sends what is published while the broker is away.
-        stack.enter_context(Relay(env=env))
+        workers = [Worker(pool=pool, concurrency=2, env=env) for pool in load.POOLS]
+        # The relay sends what is published while the broker is away.
+        load.start_together(stack, [*workers, Relay(env=env)])
         publisher = _Publisher(orders.tasks or load.TASKS, orders.seconds, Random(dice.random()))
         publisher.start()
         pause(orders.seconds * dice.uniform(0.3, 0.6))
@@ -62,7 +62,7 @@ def run(orders: Orders) -> Report:
         publisher.join()
         begun = time.monotonic()
         with contextlib.suppress(NeverHappened):
-            eventually(lambda: not load.left(broker) and not OutboxMessage.objects.exists(), PATIENCE)
+            eventually(lambda: not load.left(broker) and not _unsent(), PATIENCE)
         counts, found = far_side.counts(), setback.last(broker.client, Keys("", conf.settings().key_prefix))
         lost = [key for key in publisher.confirmed if not counts[f"{key}:end"]]
         told = [key for key in lost if found is not None and found.since <= publisher.confirmed[key] <= found.noticed]
@@ -73,7 +73,7 @@ def run(orders: Orders) -> Report:
             took_effect=len(publisher.confirmed) - len(lost),
             lost=len(lost),
             doubled=sum(1 for key in publisher.confirmed if counts[f"{key}:end"] > 1),
-            leaked=sum(load.left(broker).values()) + OutboxMessage.objects.count(),
+            leaked=sum(load.left(broker).values()) + _unsent(),
             recovery_s=round(time.monotonic() - begun, 2),
             told=len(told),
             may_repeat=True,
@@ -86,6 +86,10 @@ def run(orders: Orders) -> Report:
                 "workers_gone": sum(1 for worker in workers if not worker.running),
             },
         )
+
+
+def _unsent() -> int:
+    return OutboxMessage.objects.filter(due_at__isnull=False).count()
 
 
 def _file(broker: Broker) -> Path:

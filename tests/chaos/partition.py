@@ -31,6 +31,8 @@ LENGTHS = (0.02, 0.05, 0.1, 0.3)
 LONG = load.LEASE + 5
 #: How long the network is cut, in seconds.
 CUT = (load.LEASE + 2, load.LEASE + 4)
+#: What is long goes to those who will be cut off.
+FAR = "far"
 #: Processes of a worker on either side: those that go on must have room for what others lose.
 HERE, THERE = 4, 2
 #: A lease is renewed each quarter of it, so this much of it is left at any time, if the machine keeps up.
@@ -76,13 +78,13 @@ class _Play:
         self.proxy = stack.enter_context(Proxy(int(port)))
         env = {**labour.ENV, "ORCHESTRATOR_TEST_LEASE": str(load.LEASE), "ORCHESTRATOR_TEST_DELIVERIES": "1000"}
         far = {**env, "ORCHESTRATOR_BROKER_URL": f"{address}:{self.proxy.port}/0"}
-        self.there = [stack.enter_context(Worker(pool=pool, concurrency=THERE, env=far)) for pool in load.POOLS]
-        self.here = [stack.enter_context(Worker(pool=pool, concurrency=HERE, env=env)) for pool in load.POOLS]
+        queues = ["celery", FAR]
+        self.there = [Worker(pool=pool, concurrency=THERE, env=far, queues=queues) for pool in load.POOLS]
+        self.here = [Worker(pool=pool, concurrency=HERE, env=env, queues=queues[:1]) for pool in load.POOLS]
         logs = environment.directory() / "logs"
         caller = ["python", "-m", "tests.chaos.caller", "behind"]
-        self.caller = stack.enter_context(
-            Process(caller, name="caller", directory=logs, env=platform_env(far), ready='"taken": true')
-        )
+        self.caller = Process(caller, name="caller", directory=logs, env=platform_env(far), ready='"taken": true')
+        load.start_together(stack, [*self.there, *self.here, self.caller])
         self.keys = [f"task-{number}" for number in range(orders.tasks or TASKS)]
         self.long: list[str] = []
         self.cuts: list[_Cut] = []
@@ -105,15 +107,23 @@ class _Play:
         pids = [pid for worker in self.there for pid in worker.pool_children()]
         at = time.time()
         self.proxy.cut()
+        self._tell_here("add_consumer")
         pause(self.dice.uniform(*CUT))
         self.cuts.append(_Cut(at, time.time(), pids))
         self.proxy.heal(late=late)
+        self._tell_here("cancel_consumer")
+
+    def _tell_here(self, command: str) -> None:
+        """Have the workers that go on take what is meant for the others, or leave it to them."""
+        nodes = [worker.node for worker in self.here]
+        send = getattr(get_app().control, command)
+        eventually(lambda: len(send(FAR, destination=nodes, reply=True, timeout=2, limit=len(nodes))) == len(nodes), 30)
 
     def _publish_long(self) -> None:
-        """Before anything else that waits: with and without a key by turns."""
+        """With and without a key by turns."""
         key = f"long-{len(self.long)}"
         self.long.append(key)
-        (labour.work, labour.guarded)[len(self.long) % 2].apply_async((key, LONG), priority=9)
+        (labour.work, labour.guarded)[len(self.long) % 2].apply_async((key, LONG), queue=FAR)
 
     def _runs_long(self, worker: Worker) -> bool:
         """Whether a worker has something to do for longer than the cut may last."""
@@ -128,7 +138,7 @@ class _Play:
         tries = [json.loads(line) for line in self.caller.log.splitlines()]
         asked = [*self.keys, *self.long, *(one["key"] for one in tries if one["taken"])]
         with contextlib.suppress(NeverHappened):
-            eventually(lambda: not load.left(self.broker) and not self._unfinished(asked), 2 * PATIENCE)
+            eventually(lambda: not load.left(self.broker, FAR) and not self._unfinished(asked), 2 * PATIENCE)
         recovery, runs = time.monotonic() - begun, read_runs()
         victims = [(key, cut) for cut in self.cuts for key in asked if _lost_by(cut, runs[key])]
         recovered = [(runs[key].elsewhere(cut.pids, cut.at), cut) for key, cut in victims]
@@ -145,7 +155,7 @@ class _Play:
             lost=len(self._unfinished(asked)),
             # What ran past its lease may; nothing else.
             doubled=len(wrong),
-            leaked=sum(load.left(self.broker).values()),
+            leaked=sum(load.left(self.broker, FAR).values()),
             recovery_s=round(recovery, 2),
             more={
                 "cuts": len(self.cuts),

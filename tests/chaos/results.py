@@ -57,6 +57,7 @@ class _Play:
         self.orders = orders
         self.dice = orders.dice()
         self.done: Counter[str] = Counter()
+        self.last_words = ""
         #: Task id -> number. All of them wait before the first worker starts, so that they run while there is trouble.
         self.asked = {square.delay(number).id: number for number in range(orders.tasks or TASKS)}
         self.relays = [stack.enter_context(Relay(env=ENV)) for _ in range(RELAYS)]
@@ -107,6 +108,7 @@ class _Play:
                 "database": connection.vendor,
                 **self.done,
                 "tasks_killed_with_their_child": len(killed),
+                **({"last_words": self.last_words} if self.last_words else {}),
                 **({"left": left} if left else {}),
                 **({"wrong": dict(list(wrong.items())[:5])} if wrong else {}),
             },
@@ -154,8 +156,14 @@ class _Play:
 
     def _child(self, worker: Worker) -> None:
         """Kill one of the processes that run a worker's tasks."""
-        children = eventually(worker.pool_children)
-        if children:
+        eventually(lambda: not worker.running or worker.pool_children(), 120)
+        children = worker.pool_children()
+        if not worker.running:
+            # By itself, and that it must not.
+            self.done["workers_gone"] += 1
+            self.last_words = worker.tail()
+            worker.launch()
+        elif children:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.dice.choice(children), signal.SIGKILL)
             self.done["children_killed"] += 1

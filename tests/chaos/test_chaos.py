@@ -150,7 +150,7 @@ def test_a_cut_network_costs_nothing_but_what_ran_past_its_lease_twice() -> None
 
 def test_what_a_broker_lost_with_the_end_of_its_file_is_told() -> None:
     """SIGKILL, and a file without its last seconds: every task that is lost lies within the time that workers name."""
-    report = play("lost_tail", "--seed", "5", "--seconds", "8", "--tasks", "480", "--database", "sqlite", lossy=True)
+    report = play("lost_tail", "--seed", "5", "--seconds", "6", "--tasks", "360", "--database", "sqlite", lossy=True)
     assert report["lost"] == report["told"] > 0
     assert report["told_by"] >= 1
     assert report["workers_gone"] == 0

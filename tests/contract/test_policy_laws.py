@@ -23,6 +23,7 @@ from orchestrator.contracts.errors import StoreUnavailable
 from orchestrator.contracts.message import Attempt, Letter, Publication, WireMessage
 from orchestrator.contracts.outcome import Defer, Outcome, PermanentError, Reason, Skip, Verdict
 from orchestrator.contracts.policy import Parts, Policy
+from orchestrator.contracts.redaction import REDACTED_NAMES
 from orchestrator.deadletters.drain import Drain
 from orchestrator.deadletters.models import DeadLetter
 from orchestrator.engine.publication import Dispatcher
@@ -98,7 +99,7 @@ def parts(url: str, timeout: float = 2.0, prefix: str = "") -> Parts:
         attempts=RedisAttemptLog(url, prefix, timeout),
         progress=RedisProgressLog(ResultStore(url, prefix, timeout), lambda call, _: call()),
         ended_rows=RedisEndedRows(url, prefix, timeout),
-        redacted_names=conf.REDACTED_NAMES,
+        redacted_names=REDACTED_NAMES,
     )
 
 

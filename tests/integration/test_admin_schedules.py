@@ -277,8 +277,6 @@ def test_a_crontab_that_never_comes_is_refused() -> None:
         "month_of_year": "2",
         "day_of_week": "*",
         "timezone": "UTC",
-        "periodictask_set-TOTAL_FORMS": "0",
-        "periodictask_set-INITIAL_FORMS": "0",
     }
     add = "/admin/django_celery_beat/crontabschedule/add/"
     response = client.post(add, data)

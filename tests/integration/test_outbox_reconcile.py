@@ -101,7 +101,7 @@ def test_what_a_failover_lost_is_sent_again_and_nothing_else(platform: Platform,
     broker = platform.broker
     failing = OwnBroker(broker, tmp_path / "copy")
     mail = platform.worker(queues=["mail"])
-    commit("done before", queue="mail")
+    commit("done before", queue="mail", ignore_result=True)
     eventually(services.forget_ended, message="its end was told")
     kept = [commit("kept"), commit("kept later", countdown=3600)]
     failing.remember()
@@ -168,6 +168,18 @@ def test_what_was_begun_and_left_no_trace_is_unknown_and_left_alone(broker: Brok
         command()
     assert found(reconcile()) == {"unknown": 1}
     assert not waiting().exists()
+
+
+def test_of_what_was_due_long_ago_no_trace_proves_nothing(broker: Broker) -> None:
+    """Its start would be forgotten by now; what was sent long ago, and is due only later, cannot have started."""
+    ids = [commit("old"), commit("later", countdown=3600)]
+    broker.client.flushall()
+    OutboxMessage.objects.update(sent_at=timezone.now() - timedelta(days=2))
+    first = OutboxMessage.objects.get(task_id=ids[0])
+    OutboxMessage.objects.filter(pk=first.pk).update(kept_until=first.kept_until - timedelta(days=2))
+    preview = command("--dry-run")
+    assert {item["task_id"]: item["found"] for item in preview["items"]} == {ids[0]: "unknown", ids[1]: "lost"}
+    assert command("--old")["sent_again"] == 2
 
 
 def test_ends_that_others_know_of_count(broker: Broker) -> None:

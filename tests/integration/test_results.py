@@ -113,6 +113,24 @@ def test_what_stands_after_two_reports(
     assert _state("a") == stands
 
 
+@pytest.mark.parametrize("written", [False, True])
+@pytest.mark.parametrize(("began", "stands"), [(5.0, "FAILURE"), (-5.0, "STARTED")])
+def test_a_start_that_is_told_late_does_not_hide_how_its_own_run_failed(
+    backend: ResultBackend, began: float, stands: str, written: bool
+) -> None:
+    """A chord whose member is seen to run would wait for it for ever; a run that began later is a new one."""
+    failed = attempt(0)
+    failed.orchestrator_started = time.time() + began
+    backend.store_result("a", ValueError("x"), states.FAILURE, request=failed)
+    if written:
+        write_all()
+    backend.store_result("a", {"pid": 1}, states.STARTED, request=attempt(0))
+    # What is no end is sent without waiting for an answer; what comes after it on the same line has one.
+    backend.store_result("b", 1, states.SUCCESS)
+    assert backend.get_task_meta("a", cache=False)["status"] == stands
+    assert _state("a") == stands
+
+
 def test_two_relays_that_write_in_the_wrong_order_do_no_harm(backend: ResultBackend) -> None:
     """One took the start, stalled, and writes it after another wrote the end."""
     backend.store_result("a", {"pid": 1}, states.STARTED, request=attempt(0))

@@ -116,6 +116,8 @@ def test_a_missing_app_is_an_error(settings: Any) -> None:
         ({"result_accept_content": ["application/x-python-serialize"]}, "E005"),
         ({"task_always_eager": True}, "W006"),
         ({"task_acks_late": False}, "W007"),
+        ({"broker_write_url": "amqp://rabbit//"}, "W009"),
+        ({"broker_write_url": "amqp://rabbit//", "task_default_queue_type": "quorum"}, "W009"),
         ({"broker_transport_options": {"visibility_timeout": 60}, "task_time_limit": 60}, "W008"),
     ],
 )

@@ -10,15 +10,13 @@ from uuid import uuid4
 
 import pytest
 import redis
-from django.test import override_settings
-from kombu import pools
 
 from orchestrator.celery import get_app, results
 from orchestrator.contracts.errors import BrokerUnavailable
 from orchestrator.deadletters.models import DeadLetter
 from orchestrator.launch.ports import free_port
 from tests.conftest import Platform
-from tests.support import charges, far_side, inflight, labour, limited, servers, zoo
+from tests.support import charges, elsewhere, far_side, inflight, labour, limited, servers, zoo
 from tests.support.wait import eventually, stays
 
 MODULES = {"ORCHESTRATOR_TEST_IMPORTS": "tests.support.labour,tests.support.limited"}
@@ -33,32 +31,16 @@ def pointed_at(url: str, authority: str = "", **options: Any) -> Iterator[dict[s
         authority: file of the authority behind whose certificates broker and sentinels speak TLS.
         options: of the broker's transport.
     """
-    app = get_app()
     tls = {"ssl_cert_reqs": "required", "ssl_ca_certs": authority} if authority else None
     if tls:
         options["sentinel_kwargs"] = {"ssl": True, **tls}
-
-    def begin_anew() -> None:
-        pools.reset()
-        app._pool = app.amqp._producer_pool = None
-
-    before = {name: app.conf[name] for name in ("broker_url", "broker_transport_options", "broker_use_ssl")}
-    begin_anew()
-    app.conf.broker_url, app.conf.broker_transport_options = url, {**before["broker_transport_options"], **options}
-    app.conf.broker_use_ssl = tls
-    try:
-        with override_settings(
-            CELERY_BROKER_URL=url, CELERY_BROKER_TRANSPORT_OPTIONS=options, CELERY_BROKER_USE_SSL=tls
-        ):
-            yield {
-                **MODULES,
-                "ORCHESTRATOR_BROKER_URL": url,
-                "ORCHESTRATOR_BROKER_MASTER": options.get("master_name"),
-                "ORCHESTRATOR_TEST_AUTHORITY": authority,
-            }
-    finally:
-        app.conf.update(before)
-        begin_anew()
+    with elsewhere.pointed_at(url, options, broker_use_ssl=tls):
+        yield {
+            **MODULES,
+            "ORCHESTRATOR_BROKER_URL": url,
+            "ORCHESTRATOR_BROKER_MASTER": options.get("master_name"),
+            "ORCHESTRATOR_TEST_AUTHORITY": authority,
+        }
 
 
 def sentinel(found: servers.Watched) -> str:
@@ -147,19 +129,22 @@ def test_a_failover_costs_nothing(platform: Platform, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif("redis" not in servers.PROGRAMS, reason="no redis-server on PATH, and the wheel's has no TLS")
-@pytest.mark.parametrize("pool", ["swarm", "prefork"])
-def test_a_killed_primary_costs_nothing_that_its_replica_had(platform: Platform, tmp_path: Path, pool: str) -> None:
+def test_a_killed_primary_costs_nothing_that_its_replica_had(platform: Platform, tmp_path: Path) -> None:
     """SIGKILL while tasks run; the sentinels notice it themselves. Everybody speaks TLS, the sentinels too."""
     with (
         servers.watched("redis", tmp_path, MASTER, tls=True) as found,
         pointed_at(sentinel(found), str(tmp_path / "ca.crt"), master_name=MASTER) as env,
     ):
-        worker = platform.worker(concurrency=2, env=env, pool=pool)
-        everything_works(platform, env, worker.tail)
+        workers = [platform.worker(concurrency=1, env=env, pool=pool) for pool in ("swarm", "prefork")]
+
+        def tail() -> str:
+            return "\n".join(worker.tail() for worker in workers)
+
+        everything_works(platform, env, tail)
         long, waits = [f"long-{number}" for number in range(2)], [f"waits-{number}" for number in range(20)]
         for key in long:
-            labour.work.delay(key, 6)
-        eventually(lambda: all(labour.starts(key) for key in long), 20, worker.tail)
+            labour.work.delay(key, 5)
+        eventually(lambda: all(labour.starts(key) for key in long), 20, tail)
         for key in waits:
             labour.work.delay(key)
         for number in range(3):
@@ -170,11 +155,11 @@ def test_a_killed_primary_costs_nothing_that_its_replica_had(platform: Platform,
         eventually(lambda: leads(new), 30, "the replica took over", most=0.05)
         labour.work.delay("after")
         keys = [*long, *waits, "after"]
-        eventually(lambda: all(labour.ends(key) for key in keys), 60, worker.tail)
-        eventually(lambda: all(far_side.effects(f"limited-{number}") for number in range(3)), 30, worker.tail)
-        eventually(lambda: inflight.count(new) == 0, 30, worker.tail)
+        eventually(lambda: all(labour.ends(key) for key in keys), 60, tail)
+        eventually(lambda: all(far_side.effects(f"limited-{number}") for number in range(3)), 30, tail)
+        eventually(lambda: inflight.count(new) == 0, 30, tail)
         assert {key: labour.starts(key) for key in keys} == dict.fromkeys(keys, 1)
-        assert worker.running
+        assert all(worker.running for worker in workers)
 
 
 def test_a_full_memory_is_told_and_survived(platform: Platform) -> None:

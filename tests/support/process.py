@@ -65,7 +65,14 @@ class Process:
 
     def start(self, timeout: float = 60.0) -> Self:
         """Start it and wait until it is ready, or fail with its log."""
-        already = self.launch()
+        return self.await_ready(self.launch(), timeout)
+
+    def await_ready(self, already: int, timeout: float = 60.0) -> Self:
+        """Wait until it is ready, for who launched it together with others.
+
+        Args:
+            already: what :meth:`launch` returned.
+        """
         if self.ready is not None:
             pattern = self.ready
             eventually(

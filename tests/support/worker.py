@@ -54,7 +54,8 @@ class Worker(Process):
             ready=r"\S+@\S+ ready",
         )
         # The numbered name is unique in this run, and Celery wants node names to be.
-        self.command += ["--hostname", f"{self.name}@test"]
+        self.node = f"{self.name}@test"
+        self.command += ["--hostname", self.node]
         self.pool = pool
 
     def pool_children(self) -> list[int]:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator import Breaker, Deduplicate, OrchestratedTask, errors, task
+from orchestrator.contracts.breaker import check_breaker
 from orchestrator.contracts.deduplication import Claim, Mode
 from orchestrator.contracts.keys import bound
 
@@ -124,7 +125,7 @@ def test_one_name_is_one_breaker() -> None:
 def test_a_task_that_is_declared_anew_may_change_its_breaker() -> None:
     """As a reload of its module does."""
     for minimum in (5, 6):
-        _behind(Breaker("reloaded", minimum=minimum), "shop.reloaded")
+        check_breaker("shop.reloaded", Breaker("reloaded", minimum=minimum))
 
 
 def _body(x: int, y: int = 2, **more: Any) -> None:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from orchestrator.conf import REDACTED_NAMES
 from orchestrator.contracts.message import Attempt, Publication
+from orchestrator.contracts.redaction import REDACTED_NAMES
 from orchestrator.policies.redaction import MASK, SHORTEST, Redaction, cover
 
 secrets = st.text(min_size=SHORTEST, max_size=40)

@@ -50,6 +50,7 @@ class Child:
         self._consumer: Any = None
         self._orders: dict[str, Any] = {}
         self._reported = 0
+        self._told = 0
 
     def run(self, orders: dict[str, Any]) -> int:
         """Work until told to stop; return the exit code.
@@ -76,7 +77,7 @@ class Child:
             app=self._app,
             hostname=self._options["hostname"],
             pool_cls=ChildPool,
-            consumer_cls=consumer_class(self._app.conf.worker_consumer, self._on_loop),
+            consumer_cls=consumer_class(self._app.conf.worker_consumer, self._on_loop, self._before_task),
             concurrency=1,
             queues=self._options["queues"],
             loglevel=self._options["loglevel"],
@@ -113,10 +114,19 @@ class Child:
             state.should_stop = os.EX_OK
 
     def _listen(self) -> None:
-        for command in self._lines.receive():
-            self._command(command)
+        self._obey()
         if self._slot.orders != GO_ON:
             self._retire()
+
+    def _before_task(self) -> None:
+        """Do what was commanded while the last task ran: it may call off the next one."""
+        if self._slot.told != self._told:
+            self._obey()
+
+    def _obey(self) -> None:
+        self._told = self._slot.told
+        for command in self._lines.receive():
+            self._command(command)
 
     def _command(self, command: dict[str, Any]) -> None:
         """Do what a remote control command asks of each process."""

@@ -19,6 +19,8 @@ class ChildConsumer:
 
     #: Told whenever the loop begins, at first and after every reconnect.
     on_loop: Callable[[Any], None]
+    #: Told before a message becomes a task.
+    before_task: Callable[[], None]
     gatherer: Gatherer
 
     app: Any
@@ -51,7 +53,10 @@ class ChildConsumer:
         find, callbacks = self.strategies.__getitem__, self.on_task_message
         refuse, undecodable = self.on_invalid_task, self.on_decode_error  # type: ignore[attr-defined]
 
+        before_task = self.before_task
+
         def on_task_received(message: Any) -> Any:
+            before_task()
             try:
                 strategy = find(message.headers["task"])
             except (KeyError, TypeError):
@@ -73,8 +78,13 @@ class ChildConsumer:
         return call(*args, **kwargs)
 
 
-def consumer_class(path: Any, on_loop: Callable[[Any], None]) -> type:
+def consumer_class(path: Any, on_loop: Callable[[Any], None], before_task: Callable[[], None]) -> type:
     """Return the consumer class of a child, by the class or path of the project's."""
     base = symbol_by_name(path)
-    members = {"__module__": base.__module__, "on_loop": staticmethod(on_loop), "gatherer": Gatherer()}
+    members = {
+        "__module__": base.__module__,
+        "on_loop": staticmethod(on_loop),
+        "before_task": staticmethod(before_task),
+        "gatherer": Gatherer(),
+    }
     return type(base.__name__, (ChildConsumer, base), members)

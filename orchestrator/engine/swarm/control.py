@@ -194,6 +194,7 @@ class Controls:
         for berth in self._crew.berths:
             if berth.pid:
                 berth.lines.send(command)
+                berth.slot.told += 1
 
 
 def _summary(berth: Berth) -> dict[str, Any]:

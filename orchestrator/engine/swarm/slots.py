@@ -25,13 +25,14 @@ _RUNNING = struct.Struct("<qddddd")
 _NO_RUN = _RUNNING.pack(0, 0.0, 0.0, 0.0, 0.0, 0.0)
 _TEXT = struct.Struct("<H")
 
-# Where what lies. The supervisor writes the first, the child the others.
+# Where what lies. The supervisor writes the first and what it told, the child the others.
 _ORDERS = 0
 _STATE = 8
 _STARTED = 16
 _FINISHED = 24
 _RUN = 32
 _KEPT = 96
+_TOLD = 104
 _RING = 128
 _OWNER = _RING + 8 * REMEMBERED
 _ID = _OWNER + 256
@@ -132,6 +133,15 @@ class Slot:
     @orders.setter
     def orders(self, value: int) -> None:
         _NUMBER.pack_into(self._page, _ORDERS, value)
+
+    @property
+    def told(self) -> int:
+        """How many commands were sent to the child, which looks here whether there are new ones."""
+        return int(_NUMBER.unpack_from(self._page, _TOLD)[0])
+
+    @told.setter
+    def told(self, value: int) -> None:
+        _NUMBER.pack_into(self._page, _TOLD, value)
 
     # --- read by the supervisor -------------------------------------------------------
 

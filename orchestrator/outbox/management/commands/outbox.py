@@ -44,13 +44,19 @@ class Command(BaseCommand):
         """Declare the options."""
         parser.add_argument("verb", choices=["reconcile"], help="what to do")
         parser.add_argument("--dry-run", action="store_true", help="tell what would be sent again and change nothing")
+        parser.add_argument(
+            "--old",
+            action="store_true",
+            help="send again what was due more than a day ago, too; without it that is unknown: whether such a message "
+            "was begun is remembered no longer",
+        )
         parser.add_argument("--by", default="", metavar="USERNAME", help="user for the audit log")
         parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
 
-    def handle(self, *, dry_run: bool, by: str, **options: Any) -> None:
+    def handle(self, *, dry_run: bool, old: bool, by: str, **options: Any) -> None:
         """Do it and print what was found."""
         try:
-            report = reconcile(dry_run=dry_run, by=_user(by))
+            report = reconcile(dry_run=dry_run, old=old, by=_user(by))
         except (ConfigurationError, StoreUnavailable) as error:
             raise CommandError(str(error), returncode=REFUSED) from error
         except DatabaseFailure as error:

@@ -10,12 +10,13 @@ local function news(old_kind, old_retries, old_started, kind, retries, started)
     return true
   elseif kind == 'W' or old_kind == 'W' then
     return old_kind == 'W'
+  elseif kind == 'A' and (old_kind == 'B' or old_kind == 'F')
+    and (tonumber(started) or 0) <= (tonumber(old_started) or 0) then
+    return false
   elseif retries < 0 and old_retries >= 0 then
     return old_kind ~= 'F'
   elseif retries ~= old_retries then
     return retries > old_retries
-  elseif kind == 'A' and old_kind == 'B' then
-    return (tonumber(started) or 0) > (tonumber(old_started) or 0)
   end
   return kind == 'R' or old_kind ~= 'R'
 end
