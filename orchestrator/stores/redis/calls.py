@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -22,6 +23,8 @@ from orchestrator.stores.redis.scripts import Script
 
 _idle: dict[tuple[Any, ...], deque[Any]] = {}
 _left: dict[str, list[Left]] = {}
+#: Digests of scripts that the server of a connection has.
+_known: weakref.WeakKeyDictionary[Any, set[str]] = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,7 +118,14 @@ def _call(
 
 def _asked(connection: Any, calls: Sequence[tuple[Script, Any, Any]]) -> list[Any]:
     """Make calls in one round trip; return their answers, or what the server refused them with."""
-    words = [packed("EVALSHA", script.sha, len(keys), *keys, *args) for script, keys, args in calls]
+    known, words = _known.setdefault(connection, set()), []
+    for script, keys, args in calls:
+        if len(calls) == 1 or script.sha in known:
+            words.append(packed("EVALSHA", script.sha, len(keys), *keys, *args))
+        else:
+            # With its text: had the server to be told that later, what follows would be carried out before it.
+            words.append(packed("EVAL", script.text, len(keys), *keys, *args))
+        known.add(script.sha)
     connection.send_packed_command([b"".join(words)], check_health=False)
     answers = [_answer(connection) for _ in calls]
     for at, answer in enumerate(answers):
