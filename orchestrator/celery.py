@@ -37,6 +37,7 @@ from orchestrator.stores.redis.ended import RedisEndedRows
 from orchestrator.stores.redis.idempotency import RedisIdempotencyRecords
 from orchestrator.stores.redis.leases import RedisLeases
 from orchestrator.stores.redis.limits import RedisLimits
+from orchestrator.stores.redis.partings import Partings
 from orchestrator.stores.redis.progress import RedisProgressLog
 from orchestrator.stores.redis.results import ResultStore
 from orchestrator.stores.redis.revoked import RedisRevoked
@@ -124,6 +125,13 @@ class OrchestratorApp(EngineApp):
         settings = conf.settings()
         return RedisRevoked(conf.state_url(), settings.key_prefix, settings.letterbox_timeout)
 
+    @cached_property
+    def partings(self) -> Partings:
+        """What tasks of this process leave, made safe before their acknowledgements."""
+        broker = conf.broker_as_redis() if conf.limits_beside_messages() else ""
+        office.accompany(made := Partings(office.attended, broker), first=True)
+        return made
+
     @property
     def message_limit(self) -> int:
         """Bytes of ``ORCHESTRATOR["MESSAGE_LIMIT_BYTES"]``."""
@@ -178,8 +186,7 @@ class OrchestratorApp(EngineApp):
         return RedisLimits(RedisLeases(*conf.limits_place(), settings.letterbox_timeout), settings.aging_seconds)
 
     @cached_property
-    def _redaction(self) -> Redaction:
-        # Letters are redacted whatever the list of policies says.
+    def _redaction(self) -> Redaction:  # letters are redacted whatever the list of policies says
         return Redaction(conf.settings().redacted_names)
 
     def reprs(self, task: Any, args: Any, kwargs: Any) -> tuple[str, str]:
@@ -280,8 +287,7 @@ def _settings_changed(**_: Any) -> None:
 
 
 setting_changed.connect(_settings_changed, dispatch_uid="orchestrator.celery")
-# Before anybody connects: whoever uses our app imports this module first.
-registry.register()
+registry.register()  # before anybody connects: whoever uses our app imports this module first
 office.bury_with(_bury)
 
 
@@ -291,5 +297,4 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-__all__ = ["DjangoOrchestratedTask", "OrchestratorApp", "get_app", "results"]
-__all__ = ["DjangoOrchestratedTask", "OrchestratorApp", "bulk", "get_app"]
+__all__ = ["DjangoOrchestratedTask", "OrchestratorApp", "bulk", "get_app", "results"]

@@ -287,6 +287,9 @@ class DeduplicationLocks(Protocol):
             the arguments of a later call that it ran with, or would have.
         """
 
+    def end_soon(self, claim: Claim, task_id: str, attempt_id: str) -> None:
+        """Do that with the next call; what it would return is nobody's."""
+
     def owner(self, claim: Claim) -> str | None:
         """Return the task id that holds a lock."""
 

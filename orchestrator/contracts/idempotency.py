@@ -150,8 +150,11 @@ class IdempotencyRecords(Protocol):
     def complete(self, effect: Effect, lease: Lease, value: Any) -> bool:
         """Write the record and give the lease back; False if somebody else was first."""
 
-    def give_up(self, effect: Effect, owner: str) -> None:
-        """Give the lease back without a record."""
+    def complete_soon(self, effect: Effect, lease: Lease, value: Any) -> None:
+        """Do that before the message of the effect is acknowledged; if somebody else was first, an event tells."""
+
+    def give_up(self, effect: Effect, owner: str, *, soon: bool = False) -> None:
+        """Give the lease back without a record; ``soon``: with the next call."""
 
     def keep(self, lease: Lease, seconds: float) -> AbstractContextManager[None]:
         """Renew a lease while a block runs."""

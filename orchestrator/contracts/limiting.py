@@ -73,8 +73,8 @@ class LimitStore(Protocol):
     def acquire(self, asking: Asking, charges: Sequence[Charge], lease: float) -> Granted | Limited:
         """Take all charges or none, in one round trip; an owner that asks again keeps its slots."""
 
-    def release(self, owner: str, slots: Sequence[str]) -> None:
-        """Give slots back, by the ids of their limits."""
+    def release(self, owner: str, slots: Sequence[str], *, soon: bool = False) -> None:
+        """Give slots back, by the ids of their limits; ``soon``: with the next call."""
 
     def keep(self, owner: str, slots: Sequence[str], fence: int, seconds: float) -> AbstractContextManager[None]:
         """Renew slots while a block runs."""

@@ -202,5 +202,8 @@ class Attempt:
     priority: int = 0
     #: Whether the message can wait in the line of a limit; elsewhere it is deferred.
     parks: bool = False
+    #: Whether what it holds may be given back with the next call, once its body has ended well: nothing that somebody
+    #: could see, or act upon, is told before that call.
+    parts: bool = False
     #: When its body's process began with it, in seconds since the epoch, where whoever settles knows.
     started_at: float | None = None

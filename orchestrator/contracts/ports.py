@@ -86,6 +86,21 @@ class Revoked(Protocol):
         """
 
 
+class Partings(Protocol):
+    """What runs give back once their bodies have ended, with nobody waiting for the answer."""
+
+    @property
+    def taking(self) -> bool:
+        """Whether a task that runs in this process may leave something."""
+
+    @property
+    def urgent(self) -> bool:
+        """Whether something waits."""
+
+    def flush(self) -> bool:
+        """Give back what waits; False if something vital could not be."""
+
+
 class Outbox(Protocol):
     """Where messages lie, in the caller's database transaction, until they are sent."""
 

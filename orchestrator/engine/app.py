@@ -14,7 +14,7 @@ from celery.backends.rpc import RPCBackend
 
 from orchestrator.contracts.message import Parcel, Publication, WireMessage
 from orchestrator.contracts.policy import PolicyStack
-from orchestrator.contracts.ports import Outbox, Revoked
+from orchestrator.contracts.ports import Outbox, Partings, Revoked
 from orchestrator.engine import keeping, posting, publication, redispatch, undelivered
 from orchestrator.engine.defaults import DEFAULTS
 from orchestrator.engine.quick import Quick
@@ -64,6 +64,11 @@ class EngineApp(Celery):  # type: ignore[misc]  # Celery is untyped
     @property
     def revoked(self) -> Revoked | None:
         """Where ids of tasks that were called off are kept; None keeps them nowhere."""
+        return None
+
+    @cached_property
+    def partings(self) -> Partings | None:
+        """Takes what runs give back, to be told with the next call; None lets each tell for itself."""
         return None
 
     @property

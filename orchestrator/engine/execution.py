@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from billiard.process import current_process
+from celery.app.task import get_actual_ignore_result
 from celery.exceptions import Ignore
 
 from orchestrator.contracts.message import HEADER, Attempt
@@ -35,6 +36,7 @@ def execute(task: Any, request: Any, args: tuple[Any, ...], kwargs: dict[str, An
     request.orchestrator_started = time.time()
     try:
         if chain is None:
+            _unburden(task)
             return task.body(*args, **kwargs)
         attempt = Attempt(
             attempt_id=request.get(redispatch.ATTEMPT) or "",
@@ -46,6 +48,7 @@ def execute(task: Any, request: Any, args: tuple[Any, ...], kwargs: dict[str, An
             header=header,
             priority=(request.delivery_info or {}).get("priority") or 0,
             parks=bool(request.get(redispatch.PARKS)),
+            parts=_parts(task, request),
         )
         value = chain(attempt)
         request.orchestrator_verdict = attempt.verdict
@@ -102,4 +105,23 @@ def holds(task: Any, header: Mapping[str, Any]) -> bool:
 def _run(attempt: Attempt) -> Any:
     if attempt.newer is not None:
         redispatch.adopt(attempt)
+    _unburden(attempt.task)
     return attempt.task.body(*attempt.args, **attempt.kwargs)
+
+
+def _unburden(task: Any) -> None:
+    """Let no task wait for another one's body to give back what it held."""
+    partings = task.app.partings
+    if partings is not None and partings.urgent:
+        partings.flush()
+
+
+def _parts(task: Any, request: Any) -> bool:
+    """Whether nobody hears of a task's end, by its result or acknowledgement, before what it leaves is given back."""
+    partings = task.app.partings
+    if partings is None or not task.acks_late or request.is_eager or request.called_directly or not partings.taking:
+        return False
+    if get_actual_ignore_result(task, request):
+        return True
+    gathers = getattr(task.backend, "gathers", None)
+    return gathers is not None and bool(gathers(request))

@@ -218,6 +218,9 @@ class Deduplication(Policy):
                 self._quietly(lambda: self.locks.pause(claim, attempt.task_id), claim)
             raise
         if found.held or found.newer is not None:
+            if attempt.parts:
+                self.locks.end_soon(claim, attempt.task_id, attempt.attempt_id)
+                return value
             self._quietly(lambda: self.locks.end(claim, attempt.task_id, attempt.attempt_id), claim)
         return value
 

@@ -116,7 +116,10 @@ class Idempotency(Policy):
     def _run(self, attempt: Attempt, effect: Effect, began: Began, proceed: Callable[[Attempt], Any]) -> Any:
         if not self._option(attempt.task).transactional:
             value = proceed(attempt)
-            self._record(effect, began, value)
+            if attempt.parts:
+                self.records.complete_soon(effect, began.lease, value)
+            else:
+                self._record(effect, began, value)
             return value
         try:
             ran, recorded = self._transactional().run(effect, began.lease.fence, lambda: proceed(attempt))
@@ -124,7 +127,7 @@ class Idempotency(Policy):
             # Nothing took effect, or it did and is recorded: both are known at the next look.
             logger.warning("Task %s[%s] waits for its database: %s", effect.task, effect.task_id, error)
             raise Defer(WHILE_AWAY) from error
-        self._give_up(effect, began.lease.owner)
+        self._give_up(effect, began.lease.owner, soon=attempt.parts)
         return recorded.value if ran else self._answer(attempt, effect, recorded)
 
     def _answer(self, attempt: Attempt, effect: Effect, found: Held | Completed) -> Any:
@@ -160,9 +163,9 @@ class Idempotency(Policy):
             events.emit(events.LeaseLost(effect.task, effect.task_id, effect.key, began.lease.fence))
             logger.error("Task %s[%s] lost its key while it ran.", effect.task, effect.task_id)
 
-    def _give_up(self, effect: Effect, owner: str) -> None:
+    def _give_up(self, effect: Effect, owner: str, *, soon: bool = False) -> None:
         try:
-            self.records.give_up(effect, owner)
+            self.records.give_up(effect, owner, soon=soon)
         except StoreUnavailable as error:
             logger.warning("The key of %s[%s] frees itself: %s", effect.task, effect.task_id, error)
 

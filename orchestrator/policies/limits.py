@@ -6,6 +6,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 from uuid import uuid4
 
@@ -100,15 +101,16 @@ class Limits(Policy):
         slots = [charge.id for charge in charges if charge.slot]
         if not slots:
             return proceed(attempt)
+        # The number of its key is the one that its far side knows.
+        fence = nullcontext() if fencing() is not None else fenced(granted.fence)
         try:
-            with self.limits.keep(owner, slots, granted.fence, self.lease):
-                if fencing() is not None:
-                    # The number of its key is the one that its far side knows.
-                    return proceed(attempt)
-                with fenced(granted.fence):
-                    return proceed(attempt)
-        finally:
+            with self.limits.keep(owner, slots, granted.fence, self.lease), fence:
+                value = proceed(attempt)
+        except BaseException:
             self._release(owner, slots)
+            raise
+        self._release(owner, slots, soon=attempt.parts)
+        return value
 
     def _without(self, attempt: Attempt, proceed: Callable[[Attempt], Any], error: StoreUnavailable) -> Any:
         if self.fail_open:
@@ -129,9 +131,9 @@ class Limits(Policy):
             return limited
         return _wait(attempt, Limited(rates[0], limited.retry_after))
 
-    def _release(self, owner: str, slots: Sequence[str]) -> None:
+    def _release(self, owner: str, slots: Sequence[str], *, soon: bool = False) -> None:
         try:
-            self.limits.release(owner, slots)
+            self.limits.release(owner, slots, soon=soon)
         except StoreUnavailable as error:
             logger.warning("Slots of %s free themselves: %s", ", ".join(slots), error)
 

@@ -58,7 +58,7 @@ class ResultBackend(DatabaseBackend):  # type: ignore[misc]  # django-celery-res
     def _store_result(
         self, task_id: str, result: Any, status: str, traceback: Any = None, request: Any = None, using: Any = None
     ) -> Any:
-        gather = self._gathers(request)
+        gather = self.gathers(request)
         if status == states.STARTED and gather:
             if reports.collected() is not None:
                 return result  # the main process tells
@@ -108,7 +108,7 @@ class ResultBackend(DatabaseBackend):  # type: ignore[misc]  # django-celery-res
             started=at if status == states.STARTED else getattr(request, "orchestrator_started", None),
         )
 
-    def _gathers(self, request: Any) -> bool:
+    def gathers(self, request: Any) -> bool:
         """Whether a report may wait for others: its message is acknowledged only after it, and nobody counts on it."""
         task = self.app.tasks.get(getattr(request, "task", None) or "")
         return bool(task is not None and task.acks_late and not request.chord and outgoing().gathers)

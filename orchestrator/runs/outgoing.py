@@ -55,12 +55,19 @@ class Outgoing:
             relieve: writes some.
         """
         self.store = store
+        #: They may wait for a moment.
+        self.urgent = False
         self._limit = limit
         self._relieve = relieve
         self._due = self._flushed = self._hurried = 0.0
         self._empty()
         _all.add(self)
         office.accompany(self)
+
+    @property
+    def safe(self) -> bool:
+        """Whether nothing has gathered."""
+        return self.due() == float("inf")
 
     @property
     def gathers(self) -> bool:
@@ -138,6 +145,10 @@ class Outgoing:
             if self._begun:
                 due = min(due, next(iter(self._begun.values()))[0] + SHORT)
         return max(due, self._rest_until)
+
+    def before(self) -> tuple[()]:
+        """Nothing: reports are sent by themselves."""
+        return ()
 
     def flush(self) -> bool:
         """Send what has gathered; False if Redis does not take it now."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from typing import Any
 
 from orchestrator.transport.companion import Companion
 from orchestrator.transport.witness import Witness
@@ -26,6 +27,9 @@ class Dues:
         self.companion = companion
         self._witness = witness
         self._acks: list[int] = []
+        #: How many of the first are known to be safe.
+        self._covered = 0
+        self._riding = False
         self._since = 0.0
         #: To be returned once the broker can be asked.
         self.returning: set[int] = set()
@@ -49,14 +53,21 @@ class Dues:
         if first:
             self._since = time.monotonic()
         self._acks.append(serial)
-        if self.companion.due() == float("inf"):
+        if self.companion.safe:
             # Nothing has to be made safe before.
             self._witness.done(serial)
         return first
 
-    def batch(self) -> list[int]:
-        """Return acknowledgements to send now: none while what belongs to them is not safe."""
-        return self._witnessed() if self._acks and self._safe() else []
+    def batch(self) -> tuple[list[int], Sequence[Any]]:
+        """Return acknowledgements to send with a claim, none that are not safe, and calls to make before it.
+
+        What those calls make safe is acknowledged by the next claim: only then it is known that they were carried out.
+        """
+        before = self.companion.before()
+        self._riding = bool(before)
+        if before:
+            return self._witnessed(self._covered), before
+        return self._witnessed() if self._acks and self._safe() else [], ()
 
     def settle(self) -> list[int]:
         """Make safe what belongs to acknowledgements, whether or not there are any; return those to send now."""
@@ -65,6 +76,11 @@ class Dues:
     def sent(self, acks: list[int], acknowledged: int) -> None:
         """Note that the broker was told of the first acknowledgements, and knew so many of them."""
         del self._acks[: len(acks)]
+        if self._riding and self.companion.safe:
+            self._covered = len(self._acks)
+        else:
+            self._covered = max(0, self._covered - len(acks))
+        self._riding = False
         self._since = time.monotonic()
         if acknowledged < len(acks):
             logger.info("%d of %d acknowledgements had been taken before.", len(acks) - acknowledged, len(acks))
@@ -81,10 +97,11 @@ class Dues:
     def clear(self) -> None:
         """Owe nothing any more: all of it is somebody else's."""
         self._acks.clear()
+        self._covered = 0
         self.returning.clear()
 
-    def _witnessed(self) -> list[int]:
-        acks = self._acks[:ACKS]
+    def _witnessed(self, most: int = ACKS) -> list[int]:
+        acks = self._acks[: min(most, ACKS)]
         for serial in acks:
             self._witness.done(serial)
         return acks

@@ -9,6 +9,7 @@ from typing import Any
 import redis
 
 from orchestrator.contracts.limiting import Waiting
+from orchestrator.stores.redis.calls import Left, call_after
 from orchestrator.stores.redis.scripts import Script
 from orchestrator.transport import parking, revoked
 from orchestrator.transport.keys import MARK, MARKER_MS, SEPARATOR, STEPS, Keys
@@ -115,9 +116,23 @@ class InFlight:
         self._every = round(1 / low_share) if low_share else 0
         self._mine = keys.inflight(owner)
 
-    def turn(self, queues: Sequence[str], serial: int, want: int, acks: Sequence[int], *, strict: bool = False) -> Turn:
-        """Acknowledge some messages and claim up to ``want`` others, best priority first; see :meth:`call`."""
+    def turn(
+        self,
+        queues: Sequence[str],
+        serial: int,
+        want: int,
+        acks: Sequence[int],
+        *,
+        strict: bool = False,
+        before: Sequence[Left] = (),
+    ) -> Turn:
+        """Acknowledge some messages and claim up to ``want`` others, best priority first; see :meth:`call`.
+
+        Calls that are given as ``before`` are carried out first, in the same round trip.
+        """
         call = self.call(queues, serial, want, acks, strict=strict)
+        if before:
+            return call.turn(call_after(self.client.connection_pool, before, claim_script, call.keys, call.args))
         return call.turn(claim_script(self.client, keys=call.keys, args=call.args))
 
     def call(self, queues: Sequence[str], serial: int, want: int, acks: Sequence[int], *, strict: bool = False) -> Call:

@@ -101,12 +101,11 @@ class Ledger:
         with self.lock:
             self._send_returns()
             serial = self.reserve(want)
-            acks = self._dues.batch()
+            acks, before = self._dues.batch()
             try:
-                turn = self.inflight.turn(queues, serial, want, acks, strict=strict)
+                turn = self.inflight.turn(queues, serial, want, acks, strict=strict, before=before)
             except redis.RedisError as error:
                 hang_up(self.client, error)
-                # The call may have been carried out.
                 self.doubt(range(serial + 1, serial + want + 1))
                 raise
             self._dues.sent(acks, turn.acknowledged)

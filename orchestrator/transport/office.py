@@ -110,9 +110,14 @@ def duties(client: redis.Redis, keys: Keys, lease: float, max_deliveries: int, m
 _company = Company()
 
 
-def accompany(companion: Companion) -> None:
-    """Say what has to be safe before acknowledgements of this process are."""
-    _company.join(companion)
+def accompany(companion: Companion, *, first: bool = False) -> None:
+    """Say what has to be safe before acknowledgements of this process are; ``first``: and before other companions."""
+    _company.join(companion, first=first)
+
+
+def hasten() -> None:
+    """Send what must not wait while this process waits for messages."""
+    _company.hasten()
 
 
 def attended() -> bool:

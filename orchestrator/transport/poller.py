@@ -8,6 +8,7 @@ from typing import Any
 
 from kombu.transport import redis as stock
 
+from orchestrator.transport import office
 from orchestrator.transport.clients import refused_is_lost
 
 #: How the bell is named among kombu's kinds of sockets.
@@ -82,6 +83,8 @@ class Poller(stock.MultiChannelPoller):  # type: ignore[misc]  # kombu is untype
                 self._register_BRPOP(channel)
             if channel.active_fanout_queues:
                 self._register_LISTEN(channel)
+        if not waiting:
+            office.hasten()
         if self._bell is not None:
             self._bell.ring(waiting)
 

@@ -62,6 +62,14 @@ def value(sent: Any) -> Any:
 # --- the modes ------------------------------------------------------------------------
 
 
+def test_whoever_has_the_result_can_call_again(running: Worker) -> None:
+    """A lock may be given back together with others, but not after its run's result is there."""
+    for number in range(15):
+        sent = finish.delay("again", number)
+        assert sent.duplicate_of is None, number
+        assert value(sent) == number
+
+
 def test_until_started_one_message_waits(running: Worker) -> None:
     """The caller of a duplicate is told; once the first has started, the next is no duplicate."""
     first = start.apply_async(("a", 1), countdown=1.5)

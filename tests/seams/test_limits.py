@@ -16,7 +16,7 @@ from orchestrator.monitoring import parked, queues
 from orchestrator.runs.outgoing import store
 from orchestrator.transport.pacing import MOST
 from tests.support import environment, far_side, inflight, limited
-from tests.support.limited import BRISK, alone, both, brisk, slow, told
+from tests.support.limited import BRISK, alone, both, brisk, free, slow, told
 from tests.support.wait import eventually, stays
 from tests.support.worker import Worker
 from tests.support.zoo import add
@@ -129,6 +129,21 @@ def test_premium_goes_first(running: Worker) -> None:
     far_side.record("go")
     eventually(lambda: len(order(":end")) == 6)
     assert order(":end") == ["first", "premium0", "premium1", "plain0", "plain1", "plain2"]
+    eventually(clean)
+
+
+def test_a_slot_is_free_while_its_process_goes_on_with_something_else(running: Worker) -> None:
+    """What is given back waits for no other task's body."""
+    free.delay("one", until="stop")
+    eventually(lambda: done("one:start"))
+    alone.delay("first", until="go")
+    eventually(lambda: done("first:start"))
+    free.delay("two", until="stop")
+    far_side.record("go")
+    eventually(lambda: done("two:start"))
+    client = environment.world().broker.client
+    eventually(lambda: not client.exists("orchestrator:limit:c:room"), 20)
+    far_side.record("stop")
     eventually(clean)
 
 

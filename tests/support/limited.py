@@ -42,6 +42,13 @@ def alone(self: Any, key: str, until: str = "", die: bool = False, seconds: floa
     far_side.record(f"{key}:end")
 
 
+@task(ignore_result=True)
+def free(key: str, until: str = "") -> None:
+    """Know no limits; wait until the test notes ``until``."""
+    far_side.record(f"{key}:start")
+    eventually(lambda: far_side.effects(until), 60, until)
+
+
 @task(ignore_result=True, limits=[Concurrency("tenant:{tenant}", 1), RateLimit("mail", "50/s", weight=5)])
 def both(key: str, tenant: str, until: str = "") -> None:
     """Be the only one of a tenant, and take five of fifty a second."""

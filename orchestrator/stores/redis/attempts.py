@@ -49,6 +49,8 @@ class RedisAttemptLog:
         Args:
             gathers: whether somebody will flush.
         """
+        #: They may wait, and nothing waits for them.
+        self.urgent, self.safe = False, True
         self._stream = attempts_stream(url, key_prefix, timeout)
         self._gathers = gathers
         self._rest_until = 0.0
@@ -82,6 +84,10 @@ class RedisAttemptLog:
     def due(self) -> float:
         """Never: the acknowledgement of the same message takes a note along."""
         return float("inf")
+
+    def before(self) -> tuple[()]:
+        """Nothing: notes are sent by themselves."""
+        return ()
 
     def flush(self) -> bool:
         """Send what has gathered; no acknowledgement waits for it."""

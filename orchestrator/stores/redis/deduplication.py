@@ -97,10 +97,16 @@ class RedisDeduplicationLocks:
         self, claim: Claim, task_id: str, attempt_id: str = "", *, again: float = 0.0
     ) -> tuple[list[Any], dict[str, Any]] | None:
         """Give everything back that a run holds."""
+        return _decoded(self._leases.run(_end, *self._ending(claim, task_id, attempt_id, again)))
+
+    def end_soon(self, claim: Claim, task_id: str, attempt_id: str) -> None:
+        """Do that with the next call."""
+        self._leases.leave(_end, *self._ending(claim, task_id, attempt_id, 0.0))
+
+    def _ending(self, claim: Claim, task_id: str, attempt_id: str, again: float) -> tuple[list[str], list[object]]:
         name = claim.name
         keys = [self._lock(name), self._index, self._run(name), self._arguments(task_id)]
-        found: Any = self._leases.run(_end, keys, [task_id, name, attempt_id, int(again * 1000)])
-        return _decoded(found)
+        return keys, [task_id, name, attempt_id, int(again * 1000)]
 
     def owner(self, claim: Claim) -> str | None:
         """Return the task id that holds a lock."""

@@ -24,7 +24,16 @@ def opened(url: str, timeout: float) -> Any:
     Raises:
         redis.RedisError: the server could not be reached.
     """
-    made: Any = client(url, timeout).connection_pool.make_connection()
+    return opened_by(client(url, timeout).connection_pool)
+
+
+def opened_by(pool: Any) -> Any:
+    """Return a new connection made by a pool of redis-py's, which does not count on it.
+
+    Raises:
+        redis.RedisError: the server could not be reached.
+    """
+    made = pool.make_connection()
     made.connect()
     return made
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from kombu.serialization import dumps, loads
 
+from orchestrator.contracts import events
 from orchestrator.contracts.idempotency import Began, Completed, Effect, Held
 from orchestrator.contracts.ports import Lease
 from orchestrator.stores.redis.leases import RedisLeases, milliseconds
@@ -47,17 +48,33 @@ class RedisIdempotencyRecords:
             EncodeError: the value is not JSON.
             StoreUnavailable: Redis cannot be asked; doing it again is safe.
         """
-        keys = [self._record(effect.name), self._leases.name(lease.key)]
-        args = [lease.owner, effect.fingerprint, encoded(value), effect.task_id, milliseconds(effect.ttl)]
-        return bool(self._leases.run(_complete, keys, args))
+        return bool(self._leases.run(_complete, *self._completion(effect, lease, value)))
 
-    def give_up(self, effect: Effect, owner: str) -> None:
-        """Give the lease back without a record.
+    def complete_soon(self, effect: Effect, lease: Lease, value: Any) -> None:
+        """Do that with the next call; the acknowledgement of the message waits for it.
+
+        Raises:
+            EncodeError: the value is not JSON.
+        """
+        lost = events.LeaseLost(effect.task, effect.task_id, effect.key, lease.fence)
+        self._leases.leave(_complete, *self._completion(effect, lease, value), lost=lost, vital=True)
+
+    def _completion(self, effect: Effect, lease: Lease, value: Any) -> tuple[list[str], list[object]]:
+        return [self._record(effect.name), self._leases.name(lease.key)], [
+            lease.owner,
+            effect.fingerprint,
+            encoded(value),
+            effect.task_id,
+            milliseconds(effect.ttl),
+        ]
+
+    def give_up(self, effect: Effect, owner: str, *, soon: bool = False) -> None:
+        """Give the lease back without a record; ``soon``: with the next call.
 
         Raises:
             StoreUnavailable: Redis cannot be asked; the lease ends by itself.
         """
-        self._leases.release(LEASE + effect.name, owner)
+        self._leases.release(LEASE + effect.name, owner, soon=soon)
 
     def keep(self, lease: Lease, seconds: float) -> AbstractContextManager[None]:
         """Renew a lease while a block runs."""

@@ -9,6 +9,7 @@ from typing import Any
 import redis
 
 from orchestrator.contracts.ports import Holder, Lease
+from orchestrator.stores.redis import partings
 from orchestrator.stores.redis.calls import call
 from orchestrator.stores.redis.client import client
 from orchestrator.stores.redis.renewal import Renewal
@@ -66,12 +67,18 @@ class RedisLeases:
         """
         return bool(self.run(_renew, [self.name(lease.key)], [lease.owner, milliseconds(seconds)]))
 
-    def release(self, key: str, owner: str) -> bool:
+    def release(self, key: str, owner: str, *, soon: bool = False) -> bool:
         """Give a key back. False if this owner does not hold it (any more).
+
+        Args:
+            soon: whether it can wait for the next call, see :meth:`leave`; its answer is nobody's then.
 
         Raises:
             StoreUnavailable: Redis cannot be asked; the lease ends by itself.
         """
+        if soon:
+            self.leave(_release, [self.name(key)], [owner])
+            return True
         return bool(self.run(_release, [self.name(key)], [owner]))
 
     def holder(self, key: str) -> Holder | None:
@@ -118,6 +125,12 @@ class RedisLeases:
             return call(self._url, self._timeout, script, keys, args)
         except redis.RedisError as error:
             raise unavailable(self._url, error) from error
+
+    def leave(
+        self, script: Script, keys: list[str], args: list[object], *, lost: Any = None, vital: bool = False
+    ) -> None:
+        """Leave a script to be run soon, see :func:`orchestrator.stores.redis.partings.leave`."""
+        partings.leave(self._url, self._timeout, script, keys, args, lost=lost, vital=vital)
 
     def ask(self, question: Callable[[redis.Redis], Any]) -> Any:
         """Put a question to this Redis.

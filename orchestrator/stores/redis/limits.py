@@ -80,13 +80,16 @@ class RedisLimits:
             return Granted(found[1] / 1_000_000, int(found[2] or 0))
         return Limited(charges[found[1] - 1], found[2] / 1_000_000, found[3].decode())
 
-    def release(self, owner: str, slots: Sequence[str]) -> None:
+    def release(self, owner: str, slots: Sequence[str], *, soon: bool = False) -> None:
         """Give slots back; whoever waits for one is released in the same step.
+
+        Args:
+            soon: whether it can wait for the next call.
 
         Raises:
             StoreUnavailable: Redis cannot be asked; they free themselves when their lease runs out.
         """
-        self._leases.run(_release, [], [self.prefix, owner, *slots])
+        (self._leases.leave if soon else self._leases.run)(_release, [], [self.prefix, owner, *slots])
 
     @contextmanager
     def keep(self, owner: str, slots: Sequence[str], fence: int, seconds: float) -> Iterator[None]:
