@@ -59,8 +59,7 @@ class Ledger:
         self._buffers: list[Buffer] = []
         self._out: dict[str, HandedOut] = {}
         self.ahead: set[Ahead] = set()  # claims that were sent before there is anything to claim
-        #: Tags whose channel has gone while their task runs.
-        self.orphans: set[str] = set()
+        self.orphans: set[str] = set()  # tags whose channel has gone while their task runs
         self._dues = Dues(companion or Company(), self._witness)
         self._begin()
 
@@ -222,6 +221,8 @@ class Ledger:
             for buffer in self._buffers:
                 if buffer.stuck():
                     self.return_buffer(buffer)
+            for ahead in self.ahead:
+                ahead.return_overdue()
 
     def adopt(self, tags: Iterable[str]) -> None:
         """Keep messages whose channel goes, because their tasks run on."""

@@ -77,7 +77,7 @@ class Waking(Clients):
         if self._ahead is not None and self.connection.cycle.evented:
             # Only where a loop is sure to read the answer.
             queues, want, strict = self._wanted()
-            command += self._ahead.begin(queues, want, strict=strict)
+            command += self._ahead.begin(queues, want, strict=strict, within=self.brpop_timeout)
         connection.send_packed_command([command])
 
     def _brpop_read(self, **options: Any) -> bool:

@@ -49,7 +49,7 @@ def line(client: redis.Redis) -> Iterator[Any]:
 
 
 def wait_for_work(ahead: Ahead, line: Any, want: int = 2) -> None:
-    line.send_packed_command([packed("BLPOP", KEYS.wake("q"), 0) + ahead.begin(["q"], want, strict=False)])
+    line.send_packed_command([packed("BLPOP", KEYS.wake("q"), 0) + ahead.begin(["q"], want, strict=False, within=0.1)])
 
 
 def waits(client: redis.Redis) -> bool:
@@ -120,6 +120,29 @@ def test_what_it_took_comes_back_when_its_answer_is_lost(ledger: Ledger, client:
     eventually(lambda: ledger.flush_if_due() or inflight.count(client, KEYS) == 0, 10)
     assert waiting(client) == ["b", "a"], "in the order in which they came"
     assert not ahead
+
+
+def test_what_it_took_goes_to_others_when_its_answer_is_not_read(
+    ledger: Ledger, client: redis.Redis, line: Any
+) -> None:
+    """The loop is busy elsewhere, or the network forgot the connection; the process lives, and so its lease."""
+    ahead, buffer = Ahead(ledger), ledger.new_buffer()
+    wait_for_work(ahead, line)
+    publish(client, "a", "b")
+    eventually(lambda: inflight.count(client, KEYS) == 2, 10)
+
+    def back() -> bool:
+        ledger.return_stuck()
+        ledger.flush_if_due()
+        return waiting(client) == ["b", "a"]
+
+    eventually(back, 10)
+    assert ahead, "the connection still owes an answer, which has to be read"
+    line.read_response()
+    assert ahead.heard(buffer, line.read_response()), "it may be had again"
+    assert not buffer
+    assert not ahead
+    assert waiting(client) == ["b", "a"]
 
 
 def test_a_connection_that_ends_before_the_wake_up_takes_nothing(
