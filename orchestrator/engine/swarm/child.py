@@ -109,8 +109,10 @@ class Child:
 
     def _look_up(self, *_: Any) -> None:
         """The supervisor's signal to a child without a task: it may be waiting for a broker that is away."""
-        connected = self._consumer is not None and self._consumer.connection
-        if self._slot.orders != GO_ON and not self._slot.serial and not connected:
+        consumer = self._consumer
+        # The loop is the last of Celery's steps. Each of those before may be the one that waits for a connection.
+        loops = consumer is not None and consumer.blueprint.started == len(consumer.steps)
+        if self._slot.orders != GO_ON and not self._slot.serial and not loops:
             state.should_stop = os.EX_OK
 
     def _listen(self) -> None:
