@@ -84,6 +84,8 @@ class _Play:
             doubled=sum(1 for count in self.turnstile.keys.values() if count > 1),
             leaked=sum(left.values()) + len(wrong) + len(self.turnstile.together),
             recovery_s=round(recovery, 2),
+            # A worker may be killed between a task's arrival and its acknowledgement.
+            may_repeat=True,
             more={
                 "workers_killed": kills,
                 "most_grants_in_a_second": _peak(grants),

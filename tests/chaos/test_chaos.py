@@ -125,7 +125,7 @@ def test_a_deploy_loses_and_repeats_nothing_and_is_quick() -> None:
     """SIGTERM under load: a worker exits soon after its last task, and every task starts once."""
     report = play("deploys", "--seed", "9", "--seconds", "12", "--tasks", "120")
     assert report["took_effect"] == report["asked"] == 120
-    assert report["blows"] >= 3
+    assert report["blows"] >= 2
     assert (report["started_again"], report["workers_gone"]) == (0, 0), report
     # The promise is 2 s on a machine that has nothing else to do.
     assert report["slowest_exit_s"] < 4, report

@@ -175,7 +175,8 @@ def test_a_killed_child_gives_its_slot_back_at_once(running: Worker) -> None:
 def test_the_far_sides_own_limit_is_heard(running: Worker) -> None:
     """``RateLimited`` keeps everybody away for as long as it says, and costs no retry."""
     told.delay("a", refuse=1, seconds=1.0)
-    eventually(lambda: done("a"))
+    # What it was told has reached the limit once it waits there itself.
+    eventually(lambda: done("a") and limited.parked() == 1)
     told.delay("b")
     eventually(lambda: done("b") and len(far_side.effects("a")) == 2, 10)
     first, second = far_side.effects("a")
