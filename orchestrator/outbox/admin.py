@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 
@@ -40,7 +40,7 @@ class SentFilter(admin.SimpleListFilter):
 class OutboxMessageAdmin(RecordAdmin):
     """Messages that wait to be sent, and those that were sent and have not ended."""
 
-    list_display = ("what", "task_id", "queue", "created", "due", "sent", "attempts")
+    list_display = ("what", "queue", "created", "due", "sent", "attempts")
     list_display_links = ("what",)
     actions = ("reconcile",)
     list_filter = (SentFilter, recent_values("task"), recent_values("queue"))
@@ -69,11 +69,11 @@ class OutboxMessageAdmin(RecordAdmin):
     readonly_fields: ClassVar[Any] = ("created", "due", "sent", "message")
 
     @admin.display(description="task")
-    def what(self, row: OutboxMessage) -> SafeString | str:
-        """Return the task, and below it why it was not sent yet."""
-        if not row.error:
-            return row.task
-        return format_html('{}<span class="orchestrator-below">{}</span>', row.task, Truncator(row.error).chars(160))
+    def what(self, row: OutboxMessage) -> SafeString:
+        """Return the task, below it its id, and why it was not sent yet."""
+        below = (text for text in (row.task_id, Truncator(row.error).chars(160)) if text)
+        lines = format_html_join("", '<span class="orchestrator-below">{}</span>', ((text,) for text in below))
+        return format_html("{}{}", row.task, lines)
 
     @admin.display(description="created", ordering="pk")
     def created(self, row: OutboxMessage) -> SafeString | str:
