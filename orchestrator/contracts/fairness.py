@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 from orchestrator.contracts.errors import InvalidOption
-from orchestrator.contracts.templates import Template
+from orchestrator.contracts.templates import Template, naming
 
 #: Names of the options, of a task and of ``apply_async``.
 KEY, WEIGHT = "fairness_key", "fairness_weight"
@@ -13,19 +11,13 @@ KEY, WEIGHT = "fairness_key", "fairness_weight"
 HEAVIEST = 1000
 
 
-@cache
-def template(text: str) -> Template:
-    """Return a key's template.
+#: What a key without an argument would mean.
+OTHERWISE = 'all calls would be one tenant\'s. Name one, as in "{tenant}".'
 
-    Raises:
-        InvalidOption: it cannot work.
-    """
-    made = Template(text, f"{KEY}={text!r}")
-    if not made.names:
-        raise InvalidOption(
-            f'{KEY}={text!r} names no argument, so all calls would be one tenant\'s. Name one, as in "{{tenant}}".'
-        )
-    return made
+
+def template(text: str) -> Template:
+    """Return a key's template; errors as for :func:`~orchestrator.contracts.templates.naming`."""
+    return naming(KEY, text, OTHERWISE)
 
 
 def checked_weight(weight: object, task: str) -> int:

@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 from uuid import UUID
 
 from orchestrator.contracts.errors import InvalidOption
 from orchestrator.contracts.keys import bound
-from orchestrator.contracts.templates import Template, checked
+from orchestrator.contracts.templates import Template, checked, naming
 
 #: Name of the option, of a task and of ``apply_async``.
 KEY = "ordering_key"
 
 
-@cache
-def template(text: str) -> Template:
-    """Return a key's template.
+#: What a key without an argument would mean.
+OTHERWISE = 'all calls would wait for one another. Name what they are about, as in "order:{order_id}".'
 
-    Raises:
-        InvalidOption: it cannot work.
-    """
-    made = Template(text, f"{KEY}={text!r}")
-    if not made.names:
-        raise InvalidOption(
-            f"{KEY}={text!r} names no argument, so all calls would wait for one another. "
-            'Name what they are about, as in "order:{order_id}".'
-        )
-    return made
+
+def template(text: str) -> Template:
+    """Return a key's template; errors as for :func:`~orchestrator.contracts.templates.naming`."""
+    return naming(KEY, text, OTHERWISE)
 
 
 def check_ordering(task: str, key: object) -> None:

@@ -7,6 +7,7 @@ import string
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime, time
 from decimal import Decimal
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -113,3 +114,19 @@ def checked(name: Any, where: str) -> str:
             f"{where} gave {len(name)} characters, {name[:40]!r}; give at most {LONGEST}, all of them printable."
         )
     return name
+
+
+@cache
+def naming(option: str, text: str, otherwise: str) -> Template:
+    """Return the template of an option that has to name an argument.
+
+    Args:
+        otherwise: what it would mean if it named none, and what to write instead, for the message.
+
+    Raises:
+        InvalidOption: it cannot work.
+    """
+    made = Template(text, f"{option}={text!r}")
+    if not made.names:
+        raise InvalidOption(f"{option}={text!r} names no argument, so {otherwise}")
+    return made

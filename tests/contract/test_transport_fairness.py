@@ -18,25 +18,17 @@ from orchestrator.transport import fairness, inflight
 from orchestrator.transport.fairness import FairQueues
 from orchestrator.transport.inflight import InFlight
 from orchestrator.transport.keys import Keys
-from tests.support import environment, servers
+from tests.support import environment
 
 KEYS = Keys("pre.", "{shop}:")
 LEASE = 30.0
 
 
-@pytest.fixture(scope="module", params=servers.NAMES)
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Redis]:
-    """A server of each kind."""
-    with servers.running(request.param, tmp_path_factory.mktemp("server")) as url:
-        yield redis.Redis.from_url(url)
-
-
 @pytest.fixture
-def client(server: redis.Redis) -> redis.Redis:
+def client(emptied: redis.Redis) -> redis.Redis:
     """An empty one, on which the queue is known to be fair."""
-    server.flushall()
-    FairQueues(server, KEYS).notice("q", {HEADER: {FAIRNESS: "1 any"}})
-    return server
+    FairQueues(emptied, KEYS).notice("q", {HEADER: {FAIRNESS: "1 any"}})
+    return emptied
 
 
 @pytest.fixture

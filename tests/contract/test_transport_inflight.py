@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,7 +14,6 @@ from orchestrator.transport import delayed, inflight, sender, setback
 from orchestrator.transport.inflight import InFlight
 from orchestrator.transport.keys import MARK, Keys
 from orchestrator.transport.setback import Memory
-from tests.support import servers
 from tests.support.proxy import Proxy
 from tests.support.wait import eventually
 
@@ -23,17 +22,9 @@ LEASE = 2.0
 MOST = 3
 
 
-@pytest.fixture(scope="module", params=servers.NAMES)
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Redis]:
-    """A server of each kind, empty."""
-    with servers.running(request.param, tmp_path_factory.mktemp("server")) as url:
-        yield redis.Redis.from_url(url)
-
-
 @pytest.fixture
-def client(server: redis.Redis) -> redis.Redis:
-    server.flushall()
-    return server
+def client(emptied: redis.Redis) -> redis.Redis:
+    return emptied
 
 
 @pytest.fixture

@@ -15,21 +15,13 @@ from orchestrator.stores.redis import revoked as store
 from orchestrator.transport import revoked
 from orchestrator.transport.inflight import InFlight
 from orchestrator.transport.keys import Keys
-from tests.support import servers
 
 KEYS = Keys("pre.", "{shop}:")
 
 
-@pytest.fixture(scope="module", params=servers.NAMES)
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Redis]:
-    with servers.running(request.param, tmp_path_factory.mktemp("server")) as url:
-        yield redis.Redis.from_url(url)
-
-
 @pytest.fixture
-def client(server: redis.Redis) -> redis.Redis:
-    server.flushall()
-    return server
+def client(emptied: redis.Redis) -> redis.Redis:
+    return emptied
 
 
 @pytest.fixture

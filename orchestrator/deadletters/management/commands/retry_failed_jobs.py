@@ -6,10 +6,10 @@ import json
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from typing import Any
 
-from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError
 from django.db import Error as DatabaseFailure
 
+from orchestrator.audit.commands import acting
 from orchestrator.contracts.errors import ConfigurationError
 from orchestrator.contracts.outcome import Reason
 from orchestrator.deadletters.models import State
@@ -81,7 +81,10 @@ class Command(BaseCommand):
                     "No condition is given. Name letters by --id or a condition such as --task, or say --all.",
                     returncode=REFUSED,
                 )
-            report, items = self._act(chosen, by=_user(by, options["discard"] is not None), **options)
+            verb = "redrive" if options["discard"] is None else "discard"
+            right = f"orchestrator_deadletters.{verb}_deadletter"
+            user = acting(by, right, f"{verb} dead letters", refused=REFUSED)
+            report, items = self._act(chosen, by=user, **options)
         except ConfigurationError as error:
             raise CommandError(f"{error} Nothing was changed.", returncode=REFUSED) from error
         except DatabaseFailure as error:
@@ -135,22 +138,6 @@ class Command(BaseCommand):
             f"{report.count} {chosen.describe()}: {len(report.done)} done, {len(report.skipped)} skipped, "
             f"{len(report.failed)} failed, {_left(report)} left."
         )
-
-
-def _user(name: str, discard: bool) -> Any:
-    """Return the user of the audit log, None where no name is given; nobody stands there for what they may not do."""
-    if not name:
-        return None
-    model = get_user_model()
-    user = model._default_manager.filter(**{model.USERNAME_FIELD: name}).first()
-    if user is None:
-        raise CommandError(
-            f"There is no user {name!r}; --by takes a username. Nothing was changed.", returncode=REFUSED
-        )
-    verb = "discard" if discard else "redrive"
-    if not user.has_perm(f"orchestrator_deadletters.{verb}_deadletter"):
-        raise CommandError(f"User {name!r} may not {verb} dead letters. Nothing was changed.", returncode=REFUSED)
-    return user
 
 
 def _items(chosen: Filter, limit: int | None) -> list[dict[str, str]]:

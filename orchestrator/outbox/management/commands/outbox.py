@@ -6,15 +6,16 @@ import json
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from typing import Any
 
-from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError
 from django.db import Error as DatabaseFailure
 
+from orchestrator.audit.commands import acting
 from orchestrator.contracts.errors import BrokerUnavailable, ConfigurationError, StoreUnavailable
 from orchestrator.outbox.services import Found, Report, reconcile, sweep
 
 #: Exit codes.
 INCOMPLETE, REFUSED = 1, 2
+RIGHT = "orchestrator_outbox.reconcile_outboxmessage"
 
 EPILOG = """
 exit codes:
@@ -56,7 +57,7 @@ class Command(BaseCommand):
     def handle(self, *, dry_run: bool, old: bool, by: str, **options: Any) -> None:
         """Do it and print what was found."""
         try:
-            report = reconcile(dry_run=dry_run, old=old, by=_user(by))
+            report = reconcile(dry_run=dry_run, old=old, by=acting(by, RIGHT, "reconcile the outbox", refused=REFUSED))
         except (ConfigurationError, StoreUnavailable) as error:
             raise CommandError(str(error), returncode=REFUSED) from error
         except DatabaseFailure as error:
@@ -92,18 +93,3 @@ class Command(BaseCommand):
             f"{counts['there']} in the broker, {counts['ended']} ended, {counts['unknown']} unknown, {counts['lost']} "
             f"lost: {counts['lost'] if dry_run else report.sent_again} {what}."
         )
-
-
-def _user(name: str) -> Any:
-    """Return the user of the audit log, None where no name is given; nobody stands there for what they may not do."""
-    if not name:
-        return None
-    model = get_user_model()
-    user = model._default_manager.filter(**{model.USERNAME_FIELD: name}).first()
-    if user is None:
-        raise CommandError(
-            f"There is no user {name!r}; --by takes a username. Nothing was changed.", returncode=REFUSED
-        )
-    if not user.has_perm("orchestrator_outbox.reconcile_outboxmessage"):
-        raise CommandError(f"User {name!r} may not reconcile the outbox. Nothing was changed.", returncode=REFUSED)
-    return user
