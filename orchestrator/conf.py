@@ -218,14 +218,19 @@ def _check_outbox(parsed: Settings) -> None:
         )
 
 
+#: Settings of the project that are read once.
+_READ = ("ORCHESTRATOR", "CELERY_BROKER_URL", "CELERY_BROKER_TRANSPORT_OPTIONS", "CELERY_BROKER_USE_SSL")
+
+
 @cache
 def settings() -> Settings:
     """Return the validated settings of this process."""
     return parse(getattr(django_settings, "ORCHESTRATOR", {}))
 
 
+@cache
 def state_url() -> str:
-    """Return the URL of the Redis that holds letters, leases and records.
+    """Return the URL of the Redis that holds letters, leases and records. Asked several times a task.
 
     Raises:
         InvalidOption: none is set and the broker is no Redis.
@@ -273,8 +278,9 @@ def _broker_url() -> str:
 
 
 def _forget(*, setting: str, **_: Any) -> None:
-    if setting == "ORCHESTRATOR":
+    if setting in _READ:
         settings.cache_clear()
+        state_url.cache_clear()
 
 
 setting_changed.connect(_forget, dispatch_uid="orchestrator.conf")

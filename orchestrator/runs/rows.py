@@ -33,7 +33,6 @@ COLUMNS = tuple(
 #: Columns of which :func:`standing` is made.
 STANDING = ("task_id", "status", "meta", "date_started")
 _TIMES = ("date_created", "date_started", "date_done")
-_TYPE = dict.fromkeys(_TIMES, "timestamptz")
 
 
 def write(records: Iterable[Record], using: str | None = None) -> list[Record]:
@@ -90,10 +89,12 @@ def _write(records: Sequence[Record], alias: str) -> None:
             return
         rows = [_values(record) for record in records]
         if connection.vendor == "postgresql":
-            arrays = ", ".join(f"%s::{_TYPE.get(name, 'text')}[]" for name in COLUMNS)
-            statement = " ".join((_insert(connection), "SELECT *", f"FROM unnest({arrays})", _upsert(connection)))
+            # One JSON document instead of an array a column, which psycopg writes in Python: half of a relay's time.
+            columns = ", ".join(f'"{name}" {"timestamptz" if name in _TIMES else "text"}' for name in COLUMNS)
+            told = f"SELECT * FROM json_to_recordset(%s::json) AS told({columns})"
+            document = json.dumps([dict(zip(COLUMNS, row, strict=True)) for row in rows], default=datetime.isoformat)
             with connection.cursor() as cursor:
-                cursor.execute(statement, _turned(rows))
+                cursor.execute(f"{_insert(connection)} {told} {_upsert(connection)}", [document])
         elif connection.vendor == "sqlite":
             marks = ", ".join(["%s"] * len(COLUMNS))
             adapt = connection.ops.adapt_datetimefield_value
@@ -162,23 +163,16 @@ def _portable(records: Sequence[Record], alias: str) -> None:
 
 
 def _values(record: Record) -> list[Any]:
-    columns = record.columns
+    columns, zone = record.columns, UTC if settings.USE_TZ else None
+    moment = datetime.fromtimestamp
     known = {
         "task_id": record.task_id,
         "status": record.status,
-        "date_done": _moment(record.at),
-        "date_started": None if record.started is None else _moment(record.started),
-        "date_created": _moment(record.at if record.created is None else record.created),
+        "date_done": moment(record.at, zone),
+        "date_started": None if record.started is None else moment(record.started, zone),
+        "date_created": moment(record.at if record.created is None else record.created, zone),
     }
     return [known[name] if name in known else columns.get(name) for name in COLUMNS]
-
-
-def _turned(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
-    return [list(column) for column in zip(*rows, strict=True)]
-
-
-def _moment(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC if settings.USE_TZ else None)
 
 
 def _retries(meta: str | None) -> int:
