@@ -45,15 +45,6 @@ def behind_breaker(number: str) -> None:
     """Return at once, behind a breaker that stays closed."""
 
 
-@task(ignore_result=True)
-def mark(key: str) -> None:
-    """Tell that everything before has been done."""
-    from django.conf import settings
-    from redis import Redis
-
-    Redis.from_url(settings.CELERY_BROKER_URL).lpush(key, "done")
-
-
 #: Policy -> its task.
 MEASURED = {
     "idempotency": idempotent,
@@ -65,4 +56,4 @@ MEASURED = {
     "breaker": behind_breaker,
 }
 
-__all__ = ["MEASURED", "mark", "plain"]
+__all__ = ["MEASURED", "plain"]
