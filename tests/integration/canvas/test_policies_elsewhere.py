@@ -77,6 +77,12 @@ def test_a_slot_is_held_by_one_and_others_take_no_worker(stack: Stack, key: str)
     assert {ran(f"{name}:start")[0]["retries"] for name in names} == {0}
 
 
+def test_a_message_that_is_put_off_again_and_again_comes_back_each_time(stack: Stack, key: str) -> None:
+    """RabbitMQ drops, without a word, what it takes for a message that goes round in circles."""
+    limited.patient.delay(key, [1, 2, 3, 6])
+    eventually(lambda: len(ran(key)) == 5, WAIT, lambda: f"came {len(ran(key))} times\n{stack.worker.tail()}")
+
+
 def test_a_slot_of_a_killed_process_is_free_at_once_and_its_message_in_the_inbox(stack: Stack, key: str) -> None:
     dead = limited.alone.delay(f"{key}:dead", die=True)
     row = letter(dead.id)
