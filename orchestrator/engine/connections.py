@@ -13,6 +13,8 @@ from celery import states
 from celery.fixups.django import DjangoFixup, DjangoWorkerFixup
 from kombu.utils.imports import symbol_by_name
 
+from orchestrator.engine import pooling
+
 #: ``transaction_status`` of psycopg and psycopg2: nothing is under way.
 _IDLE = 0
 
@@ -36,6 +38,11 @@ class KeepingWorkerFixup(DjangoWorkerFixup):  # type: ignore[misc]  # Celery is 
             for cache in self._cache.caches.settings.values()
         )
         self._used = any(connection.connection is not None for connection in self._initialized())
+        for settings in self._db.connections.settings.values():
+            if settings["OPTIONS"].get("pool"):
+                # A pool asks as it hands out what it kept, and is told so when it is made; see `on_task_prerun`.
+                settings["CONN_HEALTH_CHECKS"] = True
+        pooling.close()
         return super().install()  # type: ignore[no-any-return]
 
     def _on_connection(self, **_: Any) -> None:
@@ -107,6 +114,7 @@ class KeepingFixup(DjangoFixup):  # type: ignore[misc]  # Celery is untyped
 
 def fixup(app: Any) -> KeepingFixup:
     """Install Django support; Celery calls it for every new app."""
+    pooling.watch()
     made: KeepingFixup = KeepingFixup(app).install()
     return made
 
