@@ -6,6 +6,8 @@ Here Django's own setting counts, as in a web process between two requests.
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from importlib import import_module
 from typing import Any
 
@@ -57,10 +59,7 @@ class KeepingWorkerFixup(DjangoWorkerFixup):  # type: ignore[misc]  # Celery is 
             self.close_database()
             return
         for connection in self._open():
-            connection.close_if_unusable_or_obsolete()
-            # Whatever CONN_HEALTH_CHECKS says: a server that restarted between two tasks must not cost a task.
-            connection.health_check_enabled = True
-            connection.health_check_done = False
+            _ask_again(connection)
 
     def on_task_postrun(self, sender: Any, state: str = "", **_: Any) -> None:
         """Keep a connection after a clean success, close it after anything else."""
@@ -76,6 +75,11 @@ class KeepingWorkerFixup(DjangoWorkerFixup):  # type: ignore[misc]  # Celery is 
                     self._close(connection)
         if self._caches_close:
             self.close_cache()
+
+    def _maybe_close_db_fd(self, c: Any) -> None:
+        """Close a socket that is the parent's; a connection that was lost there has none."""
+        with contextlib.suppress(self.DatabaseError):
+            super()._maybe_close_db_fd(c)
 
     def _open(self) -> list[Any]:
         return [each for each in self._initialized() if each.connection is not None] if self._used else []
@@ -117,6 +121,24 @@ def fixup(app: Any) -> KeepingFixup:
     pooling.watch()
     made: KeepingFixup = KeepingFixup(app).install()
     return made
+
+
+def ask_again() -> None:
+    """Let this thread's connections be checked at their next use, before something that is no task uses them.
+
+    A main process settles what its dead processes ran, hours apart, and nothing else looks after its connections.
+    """
+    django = sys.modules.get("django.db")
+    for connection in django.connections.all(initialized_only=True) if django is not None else ():
+        if connection.connection is not None and not connection.in_atomic_block:
+            _ask_again(connection)
+
+
+def _ask_again(connection: Any) -> None:
+    connection.close_if_unusable_or_obsolete()
+    # Whatever CONN_HEALTH_CHECKS says: a server that restarted between two tasks must not cost a task.
+    connection.health_check_enabled = True
+    connection.health_check_done = False
 
 
 def _clean(connection: Any) -> bool:
