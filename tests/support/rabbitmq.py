@@ -15,6 +15,9 @@ from orchestrator.launch.ports import LOOPBACK, free_port
 from tests.support.process import Process
 from tests.support.wait import eventually
 
+#: Seconds; RabbitMQ itself waits 180 s.
+HOP_AGAIN = 5
+
 
 def program() -> str | None:
     """Return what starts a node, or None where RabbitMQ is not installed.
@@ -55,7 +58,9 @@ def _environment(directory: Path, port: int, links: int, names: int) -> dict[str
         "RABBITMQ_NODE_IP_ADDRESS": LOOPBACK,
         "RABBITMQ_NODE_PORT": str(port),
         "RABBITMQ_DIST_PORT": str(links),
-        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} +sbwt none",
+        # A delayed message goes from queue to queue; a hop that nobody confirms is made again after so long.
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} +sbwt none "
+        f"-rabbit dead_letter_worker_publisher_confirm_timeout {HOP_AGAIN * 1000}",
         "RABBITMQ_LOGS": "-",
         # Nothing of the machine's own RabbitMQ.
         "RABBITMQ_CONF_ENV_FILE": str(directory / "none"),

@@ -66,7 +66,11 @@ def test_a_slot_is_held_by_one_and_others_take_no_worker(stack: Stack, key: str)
     assert [note.delay(n, f"{key}:free").get(timeout=WAIT) for n in range(10)] == list(range(10))
     assert not any(ran(f"{name}:start") for name in others)
     far_side.record(f"{key}:go")
-    eventually(lambda: all(ran(f"{name}:end") for name in names), WAIT)
+    eventually(
+        lambda: all(ran(f"{name}:end") for name in names),
+        WAIT,
+        lambda: "\n".join(line for line in stack.worker.log.splitlines() if any(task_id in line for task_id in ids)),
+    )
     spans = sorted((ran(f"{name}:start")[0]["at"], ran(f"{name}:end")[0]["at"]) for name in names)
     assert all(one[1] <= later[0] for one, later in pairwise(spans))
     assert [len(ran(f"{name}:start")) for name in names] == [1] * 6
