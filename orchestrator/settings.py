@@ -3,6 +3,7 @@
 An existing Django project does not import this; see ``docs/adopt.md``.
 """
 
+import json
 from collections.abc import Callable
 from logging import getLevelNamesMapping
 from pathlib import Path
@@ -36,7 +37,25 @@ def database(url: str) -> dict[str, Any]:
     if not separator or scheme not in env.DB_SCHEMES:
         # The scheme only: the rest may hold a password.
         raise ValueError(f"it begins with {scheme!r}, which is no database" if separator else "it is no URL")
-    return dict(env.db_url_config(url))
+    given = dict(env.db_url_config(url))
+    for name in ("CONN_HEALTH_CHECKS", "DISABLE_SERVER_SIDE_CURSORS"):
+        if name in given:
+            given[name] = _spoken(name, given[name], bool)
+    if "pool" in given.get("OPTIONS", {}):
+        given["OPTIONS"]["pool"] = _spoken("pool", given["OPTIONS"]["pool"], (bool, dict))
+    return given
+
+
+def _spoken(name: str, value: Any, kind: Any) -> Any:
+    """Return what a part of a URL means, as JSON; django-environ leaves some of them texts, which are always true."""
+    try:
+        found = json.loads(value.lower() if value.lower() in ("true", "false") else value)
+    except (AttributeError, ValueError):
+        found = value
+    if not isinstance(found, kind):
+        also = "" if kind is bool else ', nor as {"max_size": 4}'
+        raise ValueError(f"{name}={value} in it is neither true nor false{also}")
+    return found
 
 
 # --- Django -----------------------------------------------------------------
@@ -113,7 +132,7 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
         }
     )
 else:
-    DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+    DATABASES["default"].setdefault("CONN_HEALTH_CHECKS", True)
 # Workers and web processes keep their connections, and look whether they still work before they use them again.
 DATABASES["default"].setdefault("CONN_MAX_AGE", 600)
 if DATABASES["default"].get("OPTIONS", {}).get("pool"):

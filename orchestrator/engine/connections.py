@@ -6,12 +6,16 @@ Here Django's own setting counts, as in a web process between two requests.
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from importlib import import_module
 from typing import Any
 
 from celery import states
 from celery.fixups.django import DjangoFixup, DjangoWorkerFixup
 from kombu.utils.imports import symbol_by_name
+
+from orchestrator.engine import pooling
 
 #: ``transaction_status`` of psycopg and psycopg2: nothing is under way.
 _IDLE = 0
@@ -36,6 +40,11 @@ class KeepingWorkerFixup(DjangoWorkerFixup):  # type: ignore[misc]  # Celery is 
             for cache in self._cache.caches.settings.values()
         )
         self._used = any(connection.connection is not None for connection in self._initialized())
+        for settings in self._db.connections.settings.values():
+            if settings["OPTIONS"].get("pool"):
+                # A pool asks as it hands out what it kept, and is told so when it is made; see `on_task_prerun`.
+                settings["CONN_HEALTH_CHECKS"] = True
+        pooling.close()
         return super().install()  # type: ignore[no-any-return]
 
     def _on_connection(self, **_: Any) -> None:
@@ -50,10 +59,7 @@ class KeepingWorkerFixup(DjangoWorkerFixup):  # type: ignore[misc]  # Celery is 
             self.close_database()
             return
         for connection in self._open():
-            connection.close_if_unusable_or_obsolete()
-            # Whatever CONN_HEALTH_CHECKS says: a server that restarted between two tasks must not cost a task.
-            connection.health_check_enabled = True
-            connection.health_check_done = False
+            _ask_again(connection)
 
     def on_task_postrun(self, sender: Any, state: str = "", **_: Any) -> None:
         """Keep a connection after a clean success, close it after anything else."""
@@ -69,6 +75,11 @@ class KeepingWorkerFixup(DjangoWorkerFixup):  # type: ignore[misc]  # Celery is 
                     self._close(connection)
         if self._caches_close:
             self.close_cache()
+
+    def _maybe_close_db_fd(self, c: Any) -> None:
+        """Close a socket that is the parent's; a connection that was lost there has none."""
+        with contextlib.suppress(self.DatabaseError):
+            super()._maybe_close_db_fd(c)
 
     def _open(self) -> list[Any]:
         return [each for each in self._initialized() if each.connection is not None] if self._used else []
@@ -107,8 +118,27 @@ class KeepingFixup(DjangoFixup):  # type: ignore[misc]  # Celery is untyped
 
 def fixup(app: Any) -> KeepingFixup:
     """Install Django support; Celery calls it for every new app."""
+    pooling.watch()
     made: KeepingFixup = KeepingFixup(app).install()
     return made
+
+
+def ask_again() -> None:
+    """Let this thread's connections be checked at their next use, before something that is no task uses them.
+
+    A main process settles what its dead processes ran, hours apart, and nothing else looks after its connections.
+    """
+    django = sys.modules.get("django.db")
+    for connection in django.connections.all(initialized_only=True) if django is not None else ():
+        if connection.connection is not None and not connection.in_atomic_block:
+            _ask_again(connection)
+
+
+def _ask_again(connection: Any) -> None:
+    connection.close_if_unusable_or_obsolete()
+    # Whatever CONN_HEALTH_CHECKS says: a server that restarted between two tasks must not cost a task.
+    connection.health_check_enabled = True
+    connection.health_check_done = False
 
 
 def _clean(connection: Any) -> bool:

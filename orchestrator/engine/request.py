@@ -16,6 +16,7 @@ from celery.worker.state import task_ready
 from orchestrator.contracts.message import HEADER, Attempt, Letter
 from orchestrator.contracts.outcome import Outcome, Reason, Verdict
 from orchestrator.engine import execution, letters, limits, revocation
+from orchestrator.engine.connections import ask_again
 from orchestrator.engine.holding import hold
 from orchestrator.engine.redispatch import ATTEMPT, PARKS, Parked
 from orchestrator.engine.settlement import outcome_of, settle, unwrap
@@ -85,6 +86,7 @@ class OrchestratedRequest(Request):  # type: ignore[misc]  # Celery's Request is
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
         """Settle a failed attempt, then let Celery store, ack and report it."""
+        ask_again()
         error = unwrap(exc_info.exception)
         if isinstance(error, Parked):
             self._park(error)
@@ -108,6 +110,7 @@ class OrchestratedRequest(Request):  # type: ignore[misc]  # Celery's Request is
     def on_timeout(self, soft: bool, timeout: float) -> None:
         """Settle a hard time limit; a soft one reaches the task as an exception."""
         if not soft and not state.should_terminate and (not self.task.acks_late or self.task.acks_on_timeout):
+            ask_again()
             error = TimeLimitExceeded(timeout)
             if not self._settle(self._outcome(error, "")):
                 hold(partial(self.on_timeout, soft, timeout), self._message)

@@ -16,6 +16,7 @@ from django.core.checks import CheckMessage, Error, Warning, register
 from orchestrator import conf
 from orchestrator.celery import get_app, named
 from orchestrator.contracts.errors import ConfigurationError
+from orchestrator.monitoring import database_checks
 
 TAG = "orchestrator"
 #: Apps of ours that the platform's rows, pages and verbs live in.
@@ -226,4 +227,10 @@ def _too_old(info: dict[str, Any], where: str) -> Iterator[CheckMessage]:
 
 
 #: For the documentation and its test: every check function.
-CHECKS: tuple[Callable[..., list[CheckMessage]], ...] = (check_settings, check_celery, check_redis)
+CHECKS: tuple[Callable[..., list[CheckMessage]], ...] = (
+    check_settings,
+    check_celery,
+    check_redis,
+    database_checks.check_pools,
+    database_checks.check_poolers,
+)

@@ -19,7 +19,7 @@ import orchestrator
 from orchestrator import conf
 from orchestrator.contracts import errors, events
 from orchestrator.contracts.outcome import Reason, Verdict
-from orchestrator.monitoring import checks, report
+from orchestrator.monitoring import checks, database_checks, report
 from tests.docs.pages import ROOT, Page, page, pages
 from tests.support import compose
 
@@ -101,7 +101,7 @@ def test_environment_table_equals_what_the_settings_read() -> None:
 def test_checks_table_equals_the_checks() -> None:
     """Every id that a check can say has a row, and no other; deploy checks are marked."""
     rows = page("settings.md").rows("## System checks")
-    source = inspect.getsource(checks)
+    source = inspect.getsource(checks) + inspect.getsource(database_checks)
     assert [ticked(row[0])[0] for row in rows] == sorted(set(re.findall(r'"(orchestrator\.[EW]\d+)"', source)))
     for row in rows:
         assert ("(deploy)" in row[1]) == (ticked(row[0])[0] >= "orchestrator.W020")

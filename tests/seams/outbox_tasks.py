@@ -59,11 +59,11 @@ def commit_and_die(key: str) -> None:
 
 
 @task
-def backend() -> list[Any]:
-    """Return the process and which connection of the database it has."""
+def backend(seconds: float = 0.0) -> list[Any]:
+    """Return the process and which connection of the database it has, once it has kept that busy for a while."""
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
-            cursor.execute("SELECT pg_backend_pid()")
+            cursor.execute("SELECT pg_backend_pid(), pg_sleep(%s)", [seconds])
             return [os.getpid(), cursor.fetchone()[0]]
         cursor.execute("SELECT 1")
         return [os.getpid(), id(connection.connection)]

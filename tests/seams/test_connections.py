@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 from django.db import connection
 
 from tests.seams.outbox_tasks import backend, fail_in_the_database, leave_open
+from tests.support import far_side
+from tests.support.pooled import die, tell
 from tests.support.wait import eventually
 from tests.support.worker import Worker
 from tests.support.zoo import end
@@ -72,3 +75,21 @@ def _gone(pid: int) -> bool:
     with connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE pid = %s", [pid])
         return bool(cursor.fetchone()[0] == 0)
+
+
+@pytest.mark.postgresql
+def test_who_settles_for_a_dead_process_has_a_connection_that_works(
+    transactional_db: None, start: Callable[[Worker], Worker]
+) -> None:
+    """The main process of prefork runs no task, so nothing else would ever ask whether its connection answers."""
+    env = {"ORCHESTRATOR_TEST_IMPORTS": "tests.support.pooled"}
+    worker = start(Worker(pool="prefork", concurrency=1, queues=["deadly"], env=env))
+    for _ in range(2):
+        far_side.clear()
+        die.apply_async(queue="deadly", link_error=tell.s())
+        eventually(lambda: far_side.effects("settled"), 30, worker.tail)
+        (settled,) = far_side.effects("settled")
+        assert settled["pid"] == worker.pid
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_terminate_backend(%s)", [settled["backend"]])
+        eventually(partial(_gone, settled["backend"]))

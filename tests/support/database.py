@@ -123,7 +123,7 @@ class PostgreSQL:
         self.data = directory / "postgresql"
         self.port = free_port()
         self.url = f"postgres://postgres@127.0.0.1:{self.port}"
-        self._user = _unprivileged() if os.geteuid() == 0 else None
+        self._user = unprivileged() if os.geteuid() == 0 else None
         self._bin = _binaries(self._user)
         self._directory = directory
         self.process: Process | None = None
@@ -133,7 +133,7 @@ class PostgreSQL:
         if not (self.data / "PG_VERSION").exists():
             self._init()
         options = ["-D", self.data, "-p", self.port, "-h", "127.0.0.1", "-k", "", "-c", "fsync=off"]
-        command = _as(self._user, [self._bin / "postgres", *options])
+        command = as_user(self._user, [self._bin / "postgres", *options])
         self.process = Process(command, name="postgresql", directory=self._directory).start()
         eventually(self.answers, 60, lambda: f"PostgreSQL answers\n{self.process.tail() if self.process else ''}")
         return self
@@ -167,18 +167,15 @@ class PostgreSQL:
     def _init(self) -> None:
         self.data.mkdir(parents=True, exist_ok=True)
         if self._user is not None:
-            os.chown(self.data, self._user.pw_uid, self._user.pw_gid)
-            # The account must reach its directory; nobody else may look into it.
-            for parent in (self.data.parent, *self.data.parent.parents):
-                if parent.stat().st_uid == os.geteuid() and not parent.stat().st_mode & 0o001:
-                    parent.chmod(parent.stat().st_mode | 0o001)
+            hand_over(self.data, self._user)
         command = [self._bin / "initdb", "-D", self.data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "-N"]
-        done = subprocess.run(_argv(_as(self._user, command)), capture_output=True, text=True, check=False, cwd="/")
+        done = subprocess.run(_argv(as_user(self._user, command)), capture_output=True, text=True, check=False, cwd="/")
         if done.returncode:
             raise RuntimeError(f"initdb failed with {done.returncode}: {done.stderr or done.stdout}")
 
 
-def _unprivileged() -> pwd.struct_passwd:
+def unprivileged() -> pwd.struct_passwd:
+    """Return an account for servers that do not run as root."""
     for name in ("postgres", "nobody"):
         try:
             return pwd.getpwnam(name)
@@ -187,7 +184,15 @@ def _unprivileged() -> pwd.struct_passwd:
     raise RuntimeError("PostgreSQL does not run as root, and there is neither a user 'postgres' nor 'nobody'.")
 
 
-def _as(user: pwd.struct_passwd | None, command: list[object]) -> list[object]:
+def hand_over(directory: Path, user: pwd.struct_passwd) -> None:
+    """Give a directory to an account, which must reach it; nobody else may look into it."""
+    os.chown(directory, user.pw_uid, user.pw_gid)
+    for parent in directory.parents:
+        if parent.stat().st_uid == os.geteuid() and not parent.stat().st_mode & 0o001:
+            parent.chmod(parent.stat().st_mode | 0o001)
+
+
+def as_user(user: pwd.struct_passwd | None, command: list[object]) -> list[object]:
     """Return the command that runs ``command`` as ``user``; setpriv is not on every system, Python is."""
     if user is None:
         return command
@@ -211,7 +216,7 @@ def _binaries(user: pwd.struct_passwd | None) -> Path:
         candidates.append(Path(found).resolve().parent)
     tried = []
     for directory in candidates:
-        command = _argv(_as(user, [directory / "postgres", "--version"]))
+        command = _argv(as_user(user, [directory / "postgres", "--version"]))
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
         if done.returncode == 0:
             return directory

@@ -15,6 +15,7 @@ from celery.worker import state
 from kombu.asynchronous import Hub
 
 from orchestrator import conf
+from orchestrator.engine import pooling
 from orchestrator.engine.swarm import forking, heir
 from orchestrator.engine.swarm.child import Child
 from orchestrator.engine.swarm.control import Controls
@@ -241,5 +242,7 @@ def prepare(app: Any, options: Mapping[str, Any]) -> None:
     # Finalizes the app.
     trace.setup_worker_optimizations(app, options["hostname"])
     _ = app.stack, app.backend, app.amqp.queues, state.total_count
+    # What an import asked of a database: a pool has threads, and this process must have none.
+    pooling.close()
     gc.collect()
     gc.freeze()
