@@ -28,6 +28,8 @@ class Strikes:
         self.done: Counter[str] = Counter()
         self.last_words = ""
         self._dice = dice
+        #: Where the log of a process's present life begins, by its name.
+        self._since: dict[str, int] = {}
 
     def go_on(self, blows: Sequence[Callable[[], None]], seconds: float, over: Callable[[], bool] = bool) -> None:
         """Strike every second or so: each blow once, then as chance has it.
@@ -52,18 +54,24 @@ class Strikes:
         if process.running:
             process.kill_group()
             process.wait()
-        process.launch()
+        self._since[process.name] = process.launch()
         self.done[f"{kind}_killed"] += 1
 
     def child(self, worker: Worker) -> None:
-        """Kill one of the processes that run a worker's tasks."""
-        eventually(lambda: not worker.running or worker.pool_children(), 120)
+        """Kill one of the processes that run a worker's tasks, once it is ready: one that starts runs none.
+
+        Celery ends a prefork worker that loses a process while it starts.
+        """
+        since = self._since.get(worker.name, 0)
+        ready = worker.ready
+        assert ready is not None
+        eventually(lambda: not worker.running or (worker.pool_children() and ready.search(worker.log[since:])), 120)
         children = worker.pool_children()
         if not worker.running:
             # By itself, and that it must not.
             self.done["workers_gone"] += 1
             self.last_words = worker.tail()
-            worker.launch()
+            self._since[worker.name] = worker.launch()
         elif children:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._dice.choice(children), signal.SIGKILL)
