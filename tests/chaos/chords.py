@@ -35,9 +35,11 @@ TASKS, TIMES = 5_000, 4
 POOLS, PROCESSES = ("swarm", "prefork"), 2
 PATIENCE = 300.0
 #: Seconds that a member takes at most; where there are many, less, to last about as long as the trouble.
-LONGEST = 0.05
+LONGEST = 0.1
 #: How many times smaller what is measured first is, and how often both sizes are; the best counts.
 SMALLER, ROUNDS = 4, 2
+#: With fewer members the measure means nothing: it is taken once, to see that it can be.
+MEANINGFUL = 1_000
 #: How much more a member may cost in the bigger size.
 GROWTH = 1.5
 ENV: dict[str, str | None] = {
@@ -173,12 +175,14 @@ def _growth(size: int) -> dict[str, Any]:
         "chord": (_time_chord, size),
         "group": (_time_group, size * TIMES),
     }
+    turns = ROUNDS if size >= MEANINGFUL else 1
     found: dict[str, Any] = {}
     for name, (measure, big) in ways.items():
         sizes = (max(1, big // SMALLER), big)
-        # The first is for nothing: workers that have just come still get ready.
-        measure(f"{name}:warm", sizes[0])
-        rounds = [[measure(f"{name}:{turn}:{n}", n) / n for n in sizes] for turn in range(ROUNDS)]
+        if turns > 1:
+            # For nothing: workers that have just come still get ready.
+            measure(f"{name}:first", sizes[0])
+        rounds = [[measure(f"{name}:{turn}:{n}", n) / n for n in sizes] for turn in range(turns)]
         small, large = (min(costs) for costs in zip(*rounds, strict=True))
         found[f"{name}_sizes"] = sizes
         found[f"{name}_us_a_member"] = [round(cost * 1e6) for cost in (small, large)]

@@ -114,8 +114,8 @@ def test_every_result_is_in_the_table_whatever_is_killed() -> None:
 
 def test_a_chord_has_one_body_and_a_group_every_result_however_often_their_members_run() -> None:
     """Workers and their processes die; their members are delivered again, and are counted once."""
-    report = play("chords", "--seed", "3", "--seconds", "3", "--tasks", "40", "--database", "sqlite")
-    assert report["took_effect"] == report["asked"] == 40 + 160 + 1
+    report = play("chords", "--seed", "3", "--seconds", "3", "--tasks", "20", "--database", "sqlite")
+    assert report["took_effect"] == report["asked"] == 20 + 80 + 1
     assert report["redelivered"] > 0, report
     assert report["bodies"] == 1
     for kind in ("workers_killed", "children_killed"):
