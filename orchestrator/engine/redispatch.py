@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from celery.app.task import X_DEATH_HEADERS
 from celery.exceptions import Ignore, Reject, Retry
 from kombu.exceptions import OperationalError
 from kombu.serialization import dumps, loads
@@ -24,6 +25,9 @@ ACCEPT = ("application/json",)
 ATTEMPT = "orchestrator_attempt"
 #: The same for whether the message can wait in the line of a limit.
 PARKS = "orchestrator_parks"
+#: Headers that stay behind: the id of this attempt, and the way that RabbitMQ notes of a delayed message. With it, the
+#: next delay over the same queues is taken for a circle, and the message dropped without a word.
+_LEFT_BEHIND = frozenset({ATTEMPT, PARKS, *X_DEATH_HEADERS})
 
 
 class Deferred(Retry):  # type: ignore[misc]  # Celery is untyped
@@ -44,8 +48,8 @@ def marker() -> type:
 
 
 def _carried(request: Any) -> dict[str, Any]:
-    """Return the headers that a republication keeps; the id of this attempt is not among them."""
-    return {name: value for name, value in (request.headers or {}).items() if name not in (ATTEMPT, PARKS)}
+    """Return the headers that a republication keeps."""
+    return {name: value for name, value in (request.headers or {}).items() if name not in _LEFT_BEHIND}
 
 
 def with_history(request: Any, error: BaseException | None) -> dict[str, Any]:

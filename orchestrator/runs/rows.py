@@ -91,10 +91,11 @@ def _write(records: Sequence[Record], alias: str) -> None:
         if connection.vendor == "postgresql":
             # One JSON document instead of an array a column, which psycopg writes in Python: half of a relay's time.
             columns = ", ".join(f'"{name}" {"timestamptz" if name in _TIMES else "text"}' for name in COLUMNS)
-            told = f"SELECT * FROM json_to_recordset(%s::json) AS told({columns})"
+            told = f"json_to_recordset(%s::json) AS told({columns})"
+            statement = " ".join((_insert(connection), "SELECT * FROM", told, _upsert(connection)))
             document = json.dumps([dict(zip(COLUMNS, row, strict=True)) for row in rows], default=datetime.isoformat)
             with connection.cursor() as cursor:
-                cursor.execute(f"{_insert(connection)} {told} {_upsert(connection)}", [document])
+                cursor.execute(statement, [document])
         elif connection.vendor == "sqlite":
             marks = ", ".join(["%s"] * len(COLUMNS))
             adapt = connection.ops.adapt_datetimefield_value

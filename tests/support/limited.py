@@ -7,7 +7,8 @@ import signal
 import time
 from typing import Any
 
-from orchestrator import Concurrency, RateLimit, RateLimited, fencing, task
+from orchestrator import Concurrency, Defer, RateLimit, RateLimited, fencing, task
+from orchestrator.contracts.message import HEADER
 from tests.support import environment, far_side
 from tests.support.wait import eventually
 
@@ -85,3 +86,12 @@ def shared(key: str, tenant: str, seconds: float = 0.0) -> None:
     """Share a queue fairly with other tenants."""
     time.sleep(seconds)
     far_side.record(key)
+
+
+@task(bind=True, ignore_result=True)
+def patient(self: Any, key: str, pauses: list[float]) -> None:
+    """Put itself off for each of these seconds."""
+    far_side.record(key)
+    made = (self.request.get(HEADER) or {}).get("deferrals", 0)
+    if made < len(pauses):
+        raise Defer(pauses[made])

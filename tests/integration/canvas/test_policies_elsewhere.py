@@ -66,11 +66,21 @@ def test_a_slot_is_held_by_one_and_others_take_no_worker(stack: Stack, key: str)
     assert [note.delay(n, f"{key}:free").get(timeout=WAIT) for n in range(10)] == list(range(10))
     assert not any(ran(f"{name}:start") for name in others)
     far_side.record(f"{key}:go")
-    eventually(lambda: all(ran(f"{name}:end") for name in names), WAIT)
+    eventually(
+        lambda: all(ran(f"{name}:end") for name in names),
+        WAIT,
+        lambda: "\n".join(line for line in stack.worker.log.splitlines() if any(task_id in line for task_id in ids)),
+    )
     spans = sorted((ran(f"{name}:start")[0]["at"], ran(f"{name}:end")[0]["at"]) for name in names)
     assert all(one[1] <= later[0] for one, later in pairwise(spans))
     assert [len(ran(f"{name}:start")) for name in names] == [1] * 6
     assert {ran(f"{name}:start")[0]["retries"] for name in names} == {0}
+
+
+def test_a_message_that_is_put_off_again_and_again_comes_back_each_time(stack: Stack, key: str) -> None:
+    """RabbitMQ drops, without a word, what it takes for a message that goes round in circles."""
+    limited.patient.delay(key, [1, 2, 3, 6])
+    eventually(lambda: len(ran(key)) == 5, WAIT, lambda: f"came {len(ran(key))} times\n{stack.worker.tail()}")
 
 
 def test_a_slot_of_a_killed_process_is_free_at_once_and_its_message_in_the_inbox(stack: Stack, key: str) -> None:
