@@ -37,6 +37,9 @@ if authority := env.str("ORCHESTRATOR_TEST_AUTHORITY", default=""):
         "master_name": env.str("ORCHESTRATOR_BROKER_MASTER"),
         "sentinel_kwargs": {"ssl": True, **CELERY_BROKER_USE_SSL},
     }
+if wait := env.float("ORCHESTRATOR_TEST_LOST_WAIT", default=0):
+    # Seconds for which prefork waits for the answer of a process that is gone.
+    CELERY_WORKER_LOST_WAIT = wait
 if lease := env.float("ORCHESTRATOR_TEST_LEASE", default=0):
     ORCHESTRATOR["LEASE_SECONDS"] = lease
 if resume := env.float("ORCHESTRATOR_TEST_REDRIVE_RESUME", default=0):

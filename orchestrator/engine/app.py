@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +16,7 @@ from celery.backends.rpc import RPCBackend
 from orchestrator.contracts.message import Parcel, Publication, WireMessage
 from orchestrator.contracts.policy import PolicyStack
 from orchestrator.contracts.ports import Outbox, Partings, Revoked
-from orchestrator.engine import keeping, posting, publication, redispatch, undelivered
+from orchestrator.engine import keeping, posting, publication, redispatch, succession, undelivered
 from orchestrator.engine.defaults import DEFAULTS
 from orchestrator.engine.quick import Quick
 from orchestrator.transport.inflight import Aside
@@ -201,6 +202,17 @@ class EngineApp(Celery):  # type: ignore[misc]  # Celery is untyped
             args=args,
             kwargs=kwargs,
         )
+
+    def following(self, cause: str) -> AbstractContextManager[None]:
+        """Publish in this context what follows from something that several may see, such as the end of a chord.
+
+        A message whose id was chosen before is then published once, whoever sees the cause again: on our transport,
+        and for half an hour (:data:`orchestrator.transport.sender.ONCE`). It goes at once, past the outbox.
+
+        Args:
+            cause: its name; the same for all who see it.
+        """
+        return succession.following(cause)
 
     def send_kept(self, parcel: Parcel, mark: Mapping[str, Any]) -> bool:
         """Send a message that the outbox kept; ``mark`` tells its copies apart.

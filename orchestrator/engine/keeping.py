@@ -19,7 +19,7 @@ from kombu.serialization import dumps
 
 from orchestrator.contracts.errors import BrokerUnavailable, InvalidOption, PublishError
 from orchestrator.contracts.message import HEADER, HEADER_VERSION, Parcel, Publication, WireMessage
-from orchestrator.engine import redispatch
+from orchestrator.engine import redispatch, succession
 from orchestrator.engine.filling import Filled
 from orchestrator.transport.sender import came_through
 
@@ -131,6 +131,8 @@ def of_the_worker(publication: Publication) -> bool:
     Such a message belongs to how the task ended, not to what its body did: a transaction
     that is still open, and may be rolled back by that very end, must not hold it.
     """
+    if succession.caused():
+        return True
     current = _task_stack.top
     if current is None or current.request.is_eager:
         return False

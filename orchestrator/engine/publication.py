@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -16,7 +15,7 @@ from kombu.exceptions import BatchPublishError, LimitExceeded, OperationalError
 from orchestrator.contracts import ordering
 from orchestrator.contracts.errors import BrokerUnavailable, InvalidOption, UnknownOption
 from orchestrator.contracts.message import HEADER, HEADER_VERSION, ONCE, Parcel, Publication
-from orchestrator.engine import keeping, size, times
+from orchestrator.engine import keeping, size, succession, times
 from orchestrator.transport.line import Failed
 from orchestrator.transport.refusals import refusal
 from orchestrator.transport.sender import doubt, in_doubt
@@ -81,8 +80,8 @@ def describe(
     publication.header.pop(ONCE, None)
     if order is not None or getattr(publication.task, ordering.KEY, None) is not None:
         _put_in_order(app, publication, order)
-    if chosen and current is not None and keeping.of_the_worker(publication):
-        name_successor(current.request, publication)
+    if chosen and keeping.of_the_worker(publication):
+        succession.name(publication, None if current is None else current.request)
     return publication
 
 
@@ -145,23 +144,6 @@ class Dispatcher:
 def _never_kept(outbox: Any, publication: Publication) -> bool:
     """Whether the outbox has no say."""
     return outbox is None or keeping.of_the_worker(publication) or publication.options.get("connection") is not None
-
-
-def name_successor(request: Any, publication: Publication) -> None:
-    """Name what a delivery leads to: delivered again, it leads to the same, which then is not published again.
-
-    The id alone would not do: somebody may send one id twice on purpose, and both may be retried.
-    """
-    parent: Mapping[str, Any] = request.get(HEADER) or {}
-    sent_at = parent.get("at")
-    if sent_at is None:
-        return
-    own = publication.header
-    parts = (
-        *(request.id, sent_at, request.retries or 0, parent.get("deferrals", 0)),
-        *(publication.name, publication.task_id, publication.options.get("retries") or 0, own.get("deferrals", 0)),
-    )
-    own[ONCE] = hashlib.blake2b(repr(parts).encode(), digest_size=12).hexdigest()
 
 
 def sender(app: Any, send_task: Callable[..., Any]) -> Callable[[Publication], Any]:

@@ -73,8 +73,8 @@ def member_returned(app: Any, group_id: str, task_id: str, body: Any) -> None:
 def look(app: Any, group_id: str, body: Any) -> bool:
     """Start a chord's body if all members succeeded, fail it if one failed; return whether it is settled.
 
-    The body is published before the chord's row goes, both under its lock: after a
-    crash in between the body is published again under its same id, rather than never.
+    The body is published before the chord's row goes, both under its lock: after a crash in between whoever
+    looks next publishes it again, rather than never; our transport drops that.
     """
     using = router.db_for_write(ChordCounter)
     with transaction.atomic(using=using):
@@ -95,7 +95,8 @@ def look(app: Any, group_id: str, body: Any) -> bool:
             return True
         with allow_join_result():
             values = header.join(timeout=app.conf.result_chord_join_timeout, propagate=True)
-        callback.delay(values)
+        with app.following(f"chord {group_id}"):
+            callback.delay(values)
         counter.delete(using=using)
         Chord.objects.using(using).filter(group_id=group_id).delete()
     return True

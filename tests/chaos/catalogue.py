@@ -73,6 +73,7 @@ SCENARIOS: Mapping[str, str] = {
     "worker_kill": "tests.chaos.worker_kill",
     "broker_restart": "tests.chaos.broker_restart",
     "results": "tests.chaos.results",
+    "chords": "tests.chaos.chords",
     "connection_cuts": "tests.chaos.connection_cuts",
     "limits": "tests.chaos.limits",
     "deploys": "tests.chaos.deploys",

@@ -62,3 +62,10 @@ def leftovers() -> dict[str, int]:
         "half_redriven": DeadLetter.objects.filter(state=State.REDRIVING).count(),
     }
     return {kind: count for kind, count in found.items() if count}
+
+
+def leftovers_of_results() -> dict[str, int]:
+    """Return the same, and how many keys of results and chords lie in Redis."""
+    client, prefix = environment.world().broker.client, conf.settings().key_prefix
+    keys = [*client.scan_iter(f"{prefix}results:*"), *client.scan_iter(f"{prefix}chord:*")]
+    return {**leftovers(), **({"keys": len(keys)} if keys else {})}

@@ -7,10 +7,7 @@ process of a pool worked on when it was killed alone ends as a failure that says
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import time
-from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
@@ -19,16 +16,14 @@ from celery import states
 from django.db import DatabaseError, connection
 from django_celery_results.models import TaskResult
 
-from orchestrator import conf
 from orchestrator.celery import get_app
 from orchestrator.contracts.outcome import Reason
 from orchestrator.deadletters.models import DeadLetter
 from tests.chaos import census
-from tests.chaos.agenda import Agenda
 from tests.chaos.catalogue import Orders, Report
+from tests.chaos.strikes import Strikes
 from tests.chaos.tasks import fails, square
 from tests.support import environment
-from tests.support.process import Process
 from tests.support.wait import NeverHappened, eventually
 from tests.support.worker import Relay, Worker
 
@@ -56,8 +51,8 @@ class _Play:
     def __init__(self, orders: Orders, stack: ExitStack) -> None:
         self.orders = orders
         self.dice = orders.dice()
-        self.done: Counter[str] = Counter()
-        self.last_words = ""
+        self.strikes = Strikes(self.dice)
+        self.done = self.strikes.done
         #: Task id -> number. All of them wait before the first worker starts, so that they run while there is trouble.
         self.asked = {square.delay(number).id: number for number in range(orders.tasks or TASKS)}
         self.relays = [stack.enter_context(Relay(env=ENV)) for _ in range(RELAYS)]
@@ -67,32 +62,20 @@ class _Play:
         """Kill something every half second or so, and start it again."""
         blows: list[Callable[[], None]] = [self._relay, self._broker]
         for worker in self.workers:
-            blows += [partial(self._worker, worker), partial(self._child, worker)]
+            blows += [partial(self.strikes.process, worker, "workers"), partial(self.strikes.child, worker)]
         if environment.world().postgresql is not None:
             blows.append(self._database)
-        agenda, end = Agenda(), time.monotonic() + self.orders.seconds
-        # Each at least once, then as chance has it.
-        order = [*self.dice.sample(blows, len(blows))]
-
-        def strike() -> None:
-            (order.pop() if order else self.dice.choice(blows))()
-            if order or time.monotonic() < end:
-                agenda.after(self.dice.uniform(0.2, 1.5), strike)
-
-        agenda.after(0.2, strike)
-        agenda.run()
+        self.strikes.go_on(blows, self.orders.seconds)
 
     def settle(self) -> Report:
         """Wait until everything has its row, and count."""
         begun = time.monotonic()
-        for process in (*self.workers, *self.relays):
-            if not process.running:
-                process.start()
+        self.strikes.start_missing([*self.workers, *self.relays])
         # If it never happens, the report says what is missing.
         with contextlib.suppress(NeverHappened):
-            eventually(lambda: self._ended() and not self._left(), PATIENCE)
+            eventually(lambda: self._ended() and not census.leftovers_of_results(), PATIENCE)
         recovery = time.monotonic() - begun
-        wrong, killed, left = *self._wrong(), self._left()
+        wrong, killed, left = *self._wrong(), census.leftovers_of_results()
         return Report(
             name="results",
             seed=self.orders.seed,
@@ -108,7 +91,7 @@ class _Play:
                 "database": connection.vendor,
                 **self.done,
                 "tasks_killed_with_their_child": len(killed),
-                **({"last_words": self.last_words} if self.last_words else {}),
+                **({"last_words": self.strikes.last_words} if self.strikes.last_words else {}),
                 **({"left": left} if left else {}),
                 **({"wrong": dict(list(wrong.items())[:5])} if wrong else {}),
             },
@@ -142,41 +125,8 @@ class _Play:
                 found[task_id] = (status, result)
         return found, killed
 
-    def _left(self) -> dict[str, int]:
-        """Return what is not at its end, and keys of results that lie in Redis."""
-        client = environment.world().broker.client
-        prefix = conf.settings().key_prefix
-        keys = [*client.scan_iter(f"{prefix}results:*"), *client.scan_iter(f"{prefix}chord:*")]
-        return {**census.leftovers(), **({"keys": len(keys)} if keys else {})}
-
-    def _worker(self, worker: Worker) -> None:
-        """Kill a worker with its processes."""
-        self._kill(worker)
-        self.done["workers_killed"] += 1
-
-    def _child(self, worker: Worker) -> None:
-        """Kill one of the processes that run a worker's tasks."""
-        eventually(lambda: not worker.running or worker.pool_children(), 120)
-        children = worker.pool_children()
-        if not worker.running:
-            # By itself, and that it must not.
-            self.done["workers_gone"] += 1
-            self.last_words = worker.tail()
-            worker.launch()
-        elif children:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.dice.choice(children), signal.SIGKILL)
-            self.done["children_killed"] += 1
-
     def _relay(self) -> None:
-        self._kill(self.dice.choice(self.relays))
-        self.done["relays_killed"] += 1
-
-    def _kill(self, process: Process) -> None:
-        if process.running:
-            process.kill_group()
-            process.wait()
-        process.launch()
+        self.strikes.process(self.dice.choice(self.relays), "relays")
 
     def _broker(self) -> None:
         broker = environment.world().broker

@@ -44,6 +44,23 @@ def fails(number: int) -> bool:
     return number % 100 == 3
 
 
+@task(reject_on_worker_lost=True)
+def member(key: str, number: int, seconds: float = 0.0) -> int:
+    """Return a number after some time; if the process dies meanwhile it runs again."""
+    far_side.record(f"{key}:{number}")
+    time.sleep(seconds)
+    far_side.record(f"{key}:{number}:end")
+    return number
+
+
+@task(bind=True, reject_on_worker_lost=True)
+def complete(self: Any, values: list[int], key: str, count: int) -> int:
+    """Be the body of a chord of ``member``; tell whether all values are there in order."""
+    again = bool((self.request.delivery_info or {}).get("redelivered"))
+    far_side.record(f"{key}:body", right=values == list(range(count)), again=again)
+    return len(values)
+
+
 @task(idempotency=Idempotent(key="order-{order}"))
 def charge(order: str, seconds: float) -> str:
     """Charge an order at the provider, under the same key as here; take some time before and after."""

@@ -112,6 +112,16 @@ def test_every_result_is_in_the_table_whatever_is_killed() -> None:
         assert report[kind] > 0, report
 
 
+def test_a_chord_has_one_body_and_a_group_every_result_however_often_their_members_run() -> None:
+    """Workers and their processes die; their members are delivered again, and are counted once."""
+    report = play("chords", "--seed", "3", "--seconds", "3", "--tasks", "20", "--database", "sqlite")
+    assert report["took_effect"] == report["asked"] == 20 + 80 + 1
+    assert report["redelivered"] > 0, report
+    assert report["bodies"] == 1
+    for kind in ("workers_killed", "children_killed"):
+        assert report[kind] > 0, report
+
+
 @pytest.mark.parametrize("name", ["broker_restart", "connection_cuts"])
 def test_no_worker_ends_and_nothing_starts_twice_whatever_the_broker_does(name: str) -> None:
     """Restarts and cuts under load."""
@@ -191,6 +201,7 @@ def test_names_are_listed_and_unknown_ones_refused() -> None:
         "worker_kill",
         "broker_restart",
         "results",
+        "chords",
         "connection_cuts",
         "limits",
         "deploys",

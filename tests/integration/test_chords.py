@@ -159,3 +159,21 @@ def test_a_chord_on_a_real_worker(platform: Platform) -> None:
     assert body.get(timeout=60) == list(range(300))
     assert len(far_side.effects("all")) == 1
     eventually(lambda: not ChordCounter.objects.exists())
+
+
+def test_a_body_runs_once_whose_sender_died_before_the_chord_was_gone(platform: Platform) -> None:
+    """It is on its way, the database knows nothing of that, and a relay looks at the chord again."""
+    from celery import chord
+
+    env = {"ORCHESTRATOR_TEST_IMPORTS": "tests.support.doomed_looks"}
+    worker = platform.worker(pool="swarm", env=env)
+    body = chord([add.s(number, 0) for number in range(3)], collect.s(key="late")).delay()
+    eventually(lambda: far_side.effects("look:died"), 60, worker.tail)
+    assert body.get(timeout=60) == [0, 1, 2]
+    assert Chord.objects.count() == 1
+    Chord.objects.update(look_at=timezone.now())
+    platform.relay()
+    eventually(lambda: not ChordCounter.objects.exists(), 60)
+    # Whatever is published now is behind the body in the queue, if that was published again.
+    assert add.delay(1, 1).get(timeout=60) == 2
+    assert len(far_side.effects("late")) == 1
