@@ -67,7 +67,7 @@ class Outgoing:
     @property
     def safe(self) -> bool:
         """Whether nothing has gathered."""
-        return self.due() == float("inf")
+        return not (self._reports or self._begun)
 
     @property
     def gathers(self) -> bool:
@@ -103,12 +103,14 @@ class Outgoing:
         """Note that a task begins; it is reported if it has not ended after :data:`SHORT`."""
         if not self.gathers:
             return
-        now = time.monotonic()
         with self._lock:
+            now = time.monotonic()
             self._begun[task_id] = (now, build)
+            # Waking the heartbeat for each would cost more than short tasks do; :meth:`due` has it look again.
             hurry = now - self._hurried > SHORT
+            if hurry:
+                self._hurried = now
         if hurry:
-            self._hurried = now
             office.hurry()
 
     def take(self, gathered: Iterable[Report], ended: str = "") -> None:
@@ -144,6 +146,9 @@ class Outgoing:
             due = self._due if self._reports else float("inf")
             if self._begun:
                 due = min(due, next(iter(self._begun.values()))[0] + SHORT)
+            elif (look := self._hurried + SHORT) > time.monotonic():
+                # Until then whoever begins wakes nobody.
+                due = min(due, look)
         return max(due, self._rest_until)
 
     def before(self) -> tuple[()]:

@@ -22,7 +22,7 @@ from orchestrator.contracts.errors import StoreUnavailable
 from orchestrator.contracts.progress import Record
 from orchestrator.runs import drain, retention, rows
 from orchestrator.runs.backend import ResultBackend
-from orchestrator.runs.outgoing import store
+from orchestrator.runs.outgoing import outgoing, store
 from tests.support.broker import Broker
 from tests.support.wait import eventually
 
@@ -205,6 +205,20 @@ def test_results_wait_in_redis_while_the_database_is_away(backend: ResultBackend
     assert store().size() == 1
     assert _state("a") == states.SUCCESS
     assert TaskResult.objects.get(task_id="a").result == "7"
+
+
+def test_a_start_is_told_in_time_that_comes_right_after_another(backend: ResultBackend) -> None:
+    """The first one wakes who tells of starts, and is over before he looks; he must look again for the second."""
+    told = outgoing()
+    told.begin("short", lambda: Record("short", states.STARTED, {}, at=time.time()))
+    told.take([], "short")
+    assert told.safe
+    looks = told.due()
+    assert looks < time.monotonic() + 1
+    told.begin("long", lambda: Record("long", states.STARTED, {}, at=time.time()))
+    assert told.due() < looks + 1
+    eventually(lambda: told.flush() and store().read(["short", "long"]).keys() == {"long"})
+    assert told.safe
 
 
 def test_an_end_goes_to_the_database_while_redis_is_away(backend: ResultBackend, broker: Broker) -> None:
