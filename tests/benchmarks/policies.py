@@ -22,7 +22,7 @@ from tests.support.wait import eventually
 from tests.support.worker import Worker
 
 #: Tasks a turn, by pool: about a second's work, so that beginning and end of a turn do not count.
-TASKS = {"prefork": 1500, "swarm": 4000}
+TASKS = {"prefork": 1000, "swarm": 3000}
 WARM_UP = 200
 
 

@@ -15,7 +15,8 @@ local began, began_at = tonumber(seen[5] or 0), tonumber(seen[6] or 0)
 local info = redis.pcall('INFO', 'server')
 local server = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or '-'
 if not life or seen[3] ~= server then
-  life, began, began_at = server .. now, number, last
+  -- To the microsecond: another life of the same server, flushed in between, is another one.
+  life, began, began_at = server .. time[1] .. '.' .. time[2], number, last
 end
 number = number + 1
 redis.call('HSET', KEYS[2], 'number', number, 'at', now, 'server', server,
