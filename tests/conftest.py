@@ -35,7 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Share out the whole suite, which waits more than it works; what somebody names runs in one process."""
-    return min((os.cpu_count() or 1) + 2, 8) if config.args_source is pytest.Config.ArgsSource.TESTPATHS else 0
+    return min((os.cpu_count() or 1) + 1, 8) if config.args_source is pytest.Config.ArgsSource.TESTPATHS else 0
 
 
 @pytest.hookimpl(tryfirst=True)
