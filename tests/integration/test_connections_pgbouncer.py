@@ -12,10 +12,11 @@ from django.test import Client
 from django_celery_results.models import TaskResult
 
 from orchestrator.monitoring import database_checks
-from tests.seams.outbox_tasks import backend, order
+from tests.seams.outbox_tasks import backend
 from tests.support import database, far_side, masses, pgbouncer
 from tests.support.inbox import person
 from tests.support.outbox import due_now, waiting
+from tests.support.passing import check_results_and_outbox
 from tests.support.pgbouncer import PgBouncer
 from tests.support.pooled import walk
 from tests.support.visitor import Visitor
@@ -59,13 +60,7 @@ def worker(started: Worker, transactional_db: None) -> Worker:
 
 
 def test_results_are_written_and_only_what_commits_is_sent(worker: Worker) -> None:
-    sent = [order.delay(f"kept-{number}") for number in range(5)]
-    dropped = [order.delay(f"dropped-{number}", fail=True) for number in range(5)]
-    eventually(lambda: sorted(far_side.counts()) == [f"kept-{number}" for number in range(5)], 30, worker.tail)
-    written = TaskResult.objects.filter(task_id__in=[each.id for each in (*sent, *dropped)])
-    eventually(lambda: written.count() == 10, 30, worker.tail)
-    assert written.filter(status="SUCCESS").count() == 5
-    assert not waiting().exists()
+    check_results_and_outbox(worker)
 
 
 def test_relays_keep_the_order_of_a_key(worker: Worker) -> None:

@@ -8,12 +8,11 @@ from urllib.parse import quote
 
 import pytest
 from django.db import connection
-from django_celery_results.models import TaskResult
 
 from tests.conftest import Platform
-from tests.seams.outbox_tasks import backend, order
+from tests.seams.outbox_tasks import backend
 from tests.support import database, far_side
-from tests.support.outbox import waiting
+from tests.support.passing import check_results_and_outbox
 from tests.support.pooled import die, look, tell
 from tests.support.wait import eventually
 from tests.support.worker import Relay, Worker
@@ -49,13 +48,7 @@ def worker(started: Worker, transactional_db: None) -> Worker:
 
 
 def test_results_are_written_and_only_what_commits_is_sent(worker: Worker) -> None:
-    sent = [order.delay(f"kept-{number}") for number in range(5)]
-    dropped = [order.delay(f"dropped-{number}", fail=True) for number in range(5)]
-    eventually(lambda: sorted(far_side.counts()) == [f"kept-{number}" for number in range(5)], 30, worker.tail)
-    written = TaskResult.objects.filter(task_id__in=[each.id for each in (*sent, *dropped)])
-    eventually(lambda: written.count() == 10, 30, worker.tail)
-    assert written.filter(status="SUCCESS").count() == 5
-    assert not waiting().exists()
+    check_results_and_outbox(worker)
 
 
 def test_a_connection_is_back_in_its_pool_after_each_task(worker: Worker) -> None:
