@@ -130,6 +130,8 @@ def _asked(connection: Any, calls: Sequence[tuple[Script, Any, Any]]) -> list[An
     answers = [_answer(connection) for _ in calls]
     for at, answer in enumerate(answers):
         if isinstance(answer, NoScriptError):
+            # It may have forgotten all of them: those it does not have must not be overtaken by those it has again.
+            _known.clear()
             script, keys, args = calls[at]
             say(connection, "EVAL", script.text, keys, args)
             answers[at] = _answer(connection)
