@@ -7,6 +7,7 @@ import base64
 import json
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import redis
 from celery import chain, chord, group
 from django.db import DatabaseError, connection, transaction
 from django.test import Client, TestCase
@@ -288,6 +290,35 @@ def test_the_fallback_sends_once_what_a_silent_broker_may_have_taken(
             broker.start()
         else:
             os.kill(broker.pid, signal.SIGCONT)
+    # Relays are other processes, and do not know of this one's doubts.
+    sender._unanswered.clear()
+    assert eventually(sweep.sweep) == 1
+    assert len(queued(broker)) + broker.client.zcard("orchestrator:delayed") == 1
+    assert not waiting().exists()
+
+
+@pytest.mark.parametrize("options", [{}, {"headers": {"x": 1}}, {"countdown": 60}], ids=["quick", "ordinary", "later"])
+def test_the_fallback_sends_nothing_twice_whose_answer_was_lost_with_its_connection(
+    broker: Broker, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker has carried the call out; its connection is cut before the answer is read."""
+    send, lost = redis.connection.Connection.send_packed_command, []
+
+    def send_and_cut(self: Any, command: Any, **checks: Any) -> None:
+        send(self, command, **checks)
+        if any(b"EVAL" in part for part in command):
+            lost.append(self._sock.recv(4096))
+            self._sock.shutdown(socket.SHUT_RDWR)
+
+    add.apply_async((0, 0), **options)
+    broker.client.flushall()
+    with monkeypatch.context() as patch:
+        patch.setattr(redis.connection.Connection, "send_packed_command", send_and_cut)
+        sent = add.apply_async((1, 1), **options)
+    assert lost
+    row = waiting().get()
+    assert row.task_id == sent.id
+    assert row.doubt
     # Relays are other processes, and do not know of this one's doubts.
     sender._unanswered.clear()
     assert eventually(sweep.sweep) == 1
