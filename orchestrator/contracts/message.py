@@ -24,6 +24,8 @@ FAIRNESS = "fairness"
 #: Fields of our header that a redriven message keeps.
 KEPT_BY_REDRIVE = ("idempotency_key", FAIRNESS)
 
+#: Property of a delivered message: the tag that it was published with, the same at each delivery.
+PUBLISHED_AS = "published_as"
 #: Format version of a letter on its way to the database.
 LETTER_VERSION = 1
 

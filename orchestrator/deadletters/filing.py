@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from orchestrator.contracts import codec
-from orchestrator.contracts.message import Letter, WireMessage
+from orchestrator.contracts.message import PUBLISHED_AS, Letter, WireMessage
 from orchestrator.contracts.outcome import Reason, Verdict
 from orchestrator.deadletters.fingerprint import fingerprint
 from orchestrator.deadletters.models import DeadLetter
@@ -38,7 +38,7 @@ def file_of(receipt: str, raw: bytes) -> DeadLetter:
 def row_of(letter: Letter) -> DeadLetter:
     """Return the unsaved row of a letter."""
     row = DeadLetter(
-        attempt_id=_key(letter.attempt_id or f"{letter.task_id}:{letter.died_at}"),
+        attempt_id=_key(_name(letter)),
         verdict=letter.verdict.value,
         reason=letter.reason.value,
         task=_short(letter.task),
@@ -100,6 +100,19 @@ def projection(row: DeadLetter) -> str:
         row.kwargs_repr,
     )
     return "\n".join(column for column in columns if column).lower()
+
+
+def _name(letter: Letter) -> str:
+    """Return what tells letters apart.
+
+    A message may come twice: its process died after the letter was safe, and before the broker was told. It is one
+    message all the same, which nobody may redrive twice.
+    """
+    message = letter.message
+    if tag := message.properties.get(PUBLISHED_AS):
+        body = hashlib.blake2b(message.body, digest_size=16).hexdigest()
+        return f"message:{tag}:{letter.task_id}:{letter.retries}:{body}"
+    return letter.attempt_id or f"{letter.task_id}:{letter.died_at}"
 
 
 def _key(attempt_id: str) -> str:

@@ -53,7 +53,7 @@ class DeadLetter(models.Model):
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    #: Idempotency of filing: the relay may see one letter several times.
+    #: What tells letters apart: the relay may see one several times, and one message may be buried twice.
     attempt_id = models.CharField(max_length=64, unique=True, editable=False)
     state = models.CharField(max_length=16, choices=State.choices, default=State.OPEN)
     verdict = models.CharField(max_length=16, choices=[(v.value, v.value) for v in Verdict])

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from orchestrator.contracts.message import HEADER, Attempt, Letter, WireMessage
+from orchestrator.contracts.message import HEADER, PUBLISHED_AS, Attempt, Letter, WireMessage
 from orchestrator.contracts.outcome import Outcome, Reason
 from orchestrator.engine import redispatch
 
@@ -20,7 +20,11 @@ TEXT_LIMIT = 64_000
 def wire_message(message: Any) -> WireMessage:
     """Return the exact content of a kombu message."""
     delivery = message.delivery_info or {}
-    properties = {k: v for k, v in (message.properties or {}).items() if k not in _DELIVERY_PROPERTIES}
+    known = message.properties or {}
+    properties = {k: v for k, v in known.items() if k not in _DELIVERY_PROPERTIES}
+    if isinstance(tag := known.get("delivery_tag"), str):
+        # A transport that does not give each delivery a tag of its own.
+        properties.setdefault(PUBLISHED_AS, tag)
     exchange = delivery.get("exchange") or ""
     routing_key = delivery.get("routing_key") or ""
     headers = dict(message.headers or {})

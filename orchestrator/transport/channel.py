@@ -12,6 +12,7 @@ from kombu.transport import redis as stock
 from kombu.transport import virtual
 
 from orchestrator.contracts.limiting import Waiting
+from orchestrator.contracts.message import PUBLISHED_AS
 from orchestrator.transport import fairness, parking, publishing, wire
 from orchestrator.transport.buffer import attempt_of, tag_of
 from orchestrator.transport.clients import refused_is_lost
@@ -147,7 +148,9 @@ class Channel(Waking):
             message = wire.loads(claimed.message.decode())
             if message.pop(DELIVERY_MEMBER, None) is not None:
                 message["properties"]["delivery_info"]["redelivered"] = True
-            message["properties"]["delivery_info"]["exchange"]
+            properties = message["properties"]
+            properties["delivery_info"]["exchange"]
+            properties[PUBLISHED_AS] = properties.get("delivery_tag")
             return dict(message)
         except (ValueError, KeyError, TypeError, AttributeError):
             return None

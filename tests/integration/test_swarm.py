@@ -76,6 +76,31 @@ def test_neighbours_of_a_killed_task_run_at_once_and_nothing_is_repeated(platfor
     assert len(far_side.effects("killer")) == 1
 
 
+def test_a_message_has_one_letter_also_if_its_process_dies_right_after_it(platform: Platform) -> None:
+    """The letter is safe, the acknowledgement waits for the results around it: so it may run, and fail, once more."""
+    worker = platform.worker(pool="swarm", concurrency=1, env={"ORCHESTRATOR_TEST_RESULTS_WAITING": None})
+    platform.relay()
+    sent: list[str] = []
+    for turn in range(30):
+        # All of it is there before the first claim.
+        worker.kill_group(signal.SIGSTOP)
+        for number in range(32):
+            end.apply_async(("succeed",), {"key": f"succeeds-{number}"})
+        keys = [f"fails-{turn}-{number}" for number in range(turn % 8 + 1)]
+        sent += [end.apply_async(("fail",), {"key": key}).id for key in keys]
+        sent.append(end.delay("die", key=f"killer-{turn}").id)
+        worker.kill_group(signal.SIGCONT)
+        # The one that fails last shows that the relay has caught up.
+        sent.append(end.apply_async(("fail",), {"key": "last"}).id)
+        eventually(DeadLetter.objects.filter(task_id=sent[-1]).exists, 20, worker.tail)
+        idle(platform)
+        if any(len(far_side.effects(key)) > 1 for key in keys):
+            break
+    else:
+        raise AssertionError("nothing was repeated")
+    assert sorted(DeadLetter.objects.values_list("task_id", flat=True)) == sorted(sent)
+
+
 def test_a_hard_limit_ends_a_task_that_holds_the_interpreter(platform: Platform) -> None:
     """No exception can reach it; it is buried as timed out, and its neighbour runs."""
     worker = swarm(platform)

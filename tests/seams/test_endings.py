@@ -47,6 +47,7 @@ def letter(run: Run, how: str) -> DeadLetter:
 def test_every_buried_ending_has_exactly_one_letter_with_its_reason(run: Run) -> None:
     """Each ending that needs a person has one letter; no other ending has any."""
     assert {how: row.reason for how, row in run.letters.items()} == endings.expected(run.pool)
+    assert run.buried == len(run.letters)
 
 
 def test_no_ending_that_needs_nobody_is_buried(run: Run) -> None:

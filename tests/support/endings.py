@@ -30,6 +30,7 @@ class Run:
     pool: str
     sent: dict[str, str] = field(default_factory=dict)
     letters: dict[str, DeadLetter] = field(default_factory=dict)
+    buried: int = 0
     results: dict[str, TaskResult] = field(default_factory=dict)
     effects: dict[str, int] = field(default_factory=dict)
     log: str = ""
@@ -143,12 +144,13 @@ def run(pool: str, order: Callable[[list[str]], list[str]] = list) -> Run:
     with Worker(pool=pool, concurrency=2, env=env) as worker, Relay() as relay:
         # What the inbox must not get is told by the broker: nothing is left to run.
         eventually(
-            lambda: DeadLetter.objects.count() >= len(buried) and _idle(made),
+            lambda: not missing(made, buried) and _idle(made),
             timeout=90,
             message=lambda: f"missing {missing(made, buried)}\n{worker.tail(60)}\n{relay.tail(20)}",
         )
         made.log = worker.log
     made.letters = {_how(made, row): row for row in DeadLetter.objects.all()}
+    made.buried = DeadLetter.objects.count()
     made.results = {_how(made, row): row for row in TaskResult.objects.all()}
     made.effects = dict(far_side.counts())
     return made
