@@ -68,18 +68,22 @@ class Dispatch(Protocol):
         """Return the result object of a call that was not sent, because ``task_id`` is the run already."""
 
 
-class Revoked(Protocol):
-    """Ids of tasks that were called off."""
+#: A stamp that tasks bear: the header that it stands in, and its value.
+Stamp = tuple[str, Any]
 
-    def add(self, ids: Iterable[str]) -> None:
-        """Keep ids, for as long as their messages may wait.
+
+class Revoked(Protocol):
+    """Tasks that were called off: by their ids, or by stamps that they bear."""
+
+    def add(self, ids: Iterable[str], stamps: Iterable[Stamp]) -> None:
+        """Keep them, for as long as messages may wait.
 
         Raises:
             StoreUnavailable: they are not kept.
         """
 
-    def since(self, version: int) -> tuple[int, list[str]]:
-        """Return the present version, and all ids if it is another than ``version``.
+    def since(self, version: str) -> tuple[str, list[str], list[Stamp]]:
+        """Return the present version, and all ids and stamps if it is another than ``version``.
 
         Raises:
             StoreUnavailable: the store cannot be asked.

@@ -66,12 +66,12 @@ class Call:
 
     def turn(self, reply: Any) -> Turn:
         """Read the script's answer."""
-        acknowledged, more, broken, called_off = reply[:4]
+        acknowledged, more, broken, called_off, stamps = reply[:5]
         claimed = [
-            Claimed(self.serial + 1 + at, self._queues[self._lists[reply[4 + 2 * at] - 1][1] - 1], reply[5 + 2 * at])
-            for at in range((len(reply) - 4) // 2)
+            Claimed(self.serial + 1 + at, self._queues[self._lists[reply[5 + 2 * at] - 1][1] - 1], reply[6 + 2 * at])
+            for at in range((len(reply) - 5) // 2)
         ]
-        revoked.found(called_off)
+        revoked.found(called_off, stamps)
         return Turn(claimed, acknowledged, bool(more), self._lists[broken - 1][0] if broken else "")
 
 
@@ -112,7 +112,7 @@ class InFlight:
         self.owner = owner
         self._lease_ms = int(lease * 1000)
         self._claims = 0
-        # After so many claims one begins with the lowest priority: none starves, however much comes before it.
+        # One of so many claims begins with the lowest priority: none starves.
         self._every = round(1 / low_share) if low_share else 0
         self._mine = keys.inflight(owner)
 
@@ -126,17 +126,14 @@ class InFlight:
         strict: bool = False,
         before: Sequence[Left] = (),
     ) -> Turn:
-        """Acknowledge some messages and claim up to ``want`` others, best priority first; see :meth:`call`.
-
-        Calls that are given as ``before`` are carried out first, in the same round trip.
-        """
+        """Make a call (:meth:`call`), and those that are given as ``before`` ahead of it, in the same round trip."""
         call = self.call(queues, serial, want, acks, strict=strict)
         if before:
             return call.turn(call_after(self.client.connection_pool, before, claim_script, call.keys, call.args))
         return call.turn(claim_script(self.client, keys=call.keys, args=call.args))
 
     def call(self, queues: Sequence[str], serial: int, want: int, acks: Sequence[int], *, strict: bool = False) -> Call:
-        """Return the call that :meth:`turn` makes.
+        """Return a call that acknowledges some messages and claims up to ``want`` others, best priority first.
 
         Args:
             queues: in the order of preference within a priority.
@@ -165,6 +162,7 @@ class InFlight:
                 MARK,
                 len(lists),
                 len(queues),
+                revoked.version(),
                 *[number for _, number in lists],
                 *queues,
                 *acks,

@@ -28,9 +28,9 @@ def client(emptied: redis.Redis) -> redis.Redis:
 def told() -> Iterator[list[str]]:
     """Return what a worker is told."""
     heard: list[str] = []
-    revoked.refuse_with(heard.extend)
+    revoked.refuse_with(heard.extend, lambda _: None)
     yield heard
-    revoked.refuse_with(lambda _: None)
+    revoked.refuse_with(lambda _: None, lambda _: None)
 
 
 def modern(task_id: str, **headers: Any) -> str:
@@ -110,8 +110,41 @@ def test_what_is_over_is_forgotten_and_the_number_is_bounded(
     assert client.zrange(KEYS.ours + store.IDS, 0, -1) == [b"b", b"c", b"d"]
 
 
-def test_a_key_of_a_wrong_type_holds_no_claim_up(client: redis.Redis, told: list[str]) -> None:
-    client.set(KEYS.ours + store.IDS, "?")
+def test_stamps_are_told_once_with_the_next_messages(client: redis.Redis) -> None:
+    """Also where a server that lost them got others meanwhile, as many."""
+    heard: list[Any] = []
+    revoked.refuse_with(lambda _: None, lambda stamps: heard.append(sorted(stamps)))
+    mine = InFlight(client, KEYS, "me", 2.0)
+
+    def claim(serial: int) -> list[Any]:
+        heard.clear()
+        client.lpush("pre.q", modern("task-1"))
+        assert len(mine.turn(["q"], serial, 1, ()).claimed) == 1
+        return list(heard)
+
+    try:
+        assert claim(0) == []
+        store.keep_stamps(client, KEYS.ours, [("campaign", "a"), ("batch", 7)])
+        assert mine.turn(["q"], 1, 1, ()).claimed == []
+        assert heard == []
+        assert claim(2) == [[("batch", 7), ("campaign", "a")]]
+        assert claim(3) == []
+        store.keep_stamps(client, KEYS.ours, [("campaign", "b")])
+        assert claim(4) == [[("batch", 7), ("campaign", "a"), ("campaign", "b")]]
+        client.flushall()
+        for campaign in "cd":
+            store.keep_stamps(client, KEYS.ours, [("campaign", campaign)])
+        assert claim(5) == [[("campaign", "c"), ("campaign", "d")]]
+    finally:
+        revoked.refuse_with(lambda _: None, lambda _: None)
+
+
+@pytest.mark.parametrize("key", [store.STAMPS, store.STAMPS_VERSION, store.IDS])
+def test_a_key_of_a_wrong_type_holds_no_claim_up(client: redis.Redis, told: list[str], key: str) -> None:
+    store.keep(client, KEYS.ours, ["b"])
+    store.keep_stamps(client, KEYS.ours, [("campaign", "b")])
+    client.delete(KEYS.ours + key)
+    client.hset(KEYS.ours + key, "a", "?")
     client.lpush("pre.q", modern("a"))
     assert len(InFlight(client, KEYS, "me", 2.0).turn(["q"], 0, 5, ()).claimed) == 1
     assert told == []

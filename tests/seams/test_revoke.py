@@ -59,12 +59,41 @@ def test_a_task_stays_called_off_for_workers_that_start_later(platform: Platform
     assert platform.broker.client.llen("celery") == 0
 
 
+@pytest.mark.parametrize("pool", ["swarm", "solo", "prefork", "stock"])
+def test_tasks_stay_called_off_by_their_stamps_for_workers_that_start_later(platform: Platform, pool: str) -> None:
+    """Waiting or delayed, named in Python or on a command line; a task of the same campaign that is sent later, too."""
+    gone = []
+    for number, options in enumerate(({"campaign": "a"}, {"campaign": ["a", "b"]}, {"batch": 7}, {"line": "x=y"})):
+        one = zoo.end.s("succeed", key=f"gone-{number}")
+        one.stamp(**options)
+        # One that waits for its time is seen by workers on our transport alone.
+        gone.append(one.apply_async(countdown=2 if number == 1 and pool != "stock" else None))
+    control = get_app().control
+    control.revoke_by_stamped_headers({"campaign": "a", "batch": [7, 8]})
+    _from_the_command_line("revoke_by_stamped_headers", "line=x=y", "none=such")
+    for number, options in enumerate(({"campaign": "b"}, {"campaign": "a"}, {})):
+        one = zoo.end.s("succeed", key=f"{'gone' if number == 1 else 'stays'}-{number}")
+        one.stamp(**options)
+        sent = one.apply_async()
+        if number == 1:
+            gone.append(sent)
+    stock = pool == "stock"
+    env = {**ROWS_AT_ONCE, **({"ORCHESTRATOR_TRANSPORT": "stock"} if stock else {})}
+    worker = platform.worker(pool="prefork" if stock else pool, concurrency=1, env=env)
+    eventually(lambda: far_side.effects("stays-0") and far_side.effects("stays-2"), 60, worker.tail)
+    rows = TaskResult.objects.filter(task_id__in=[one.id for one in gone], status="REVOKED")
+    eventually(lambda: rows.count() == len(gone), 30, worker.tail)
+    assert {effect["key"] for effect in far_side.effects()} == {"stays-0", "stays-2"}
+
+
 def test_what_cannot_be_kept_is_not_said_to_be_called_off(broker: Broker) -> None:
     """The caller is told, and can do it again."""
     broker.kill()
     try:
         with pytest.raises(StoreUnavailable):
             get_app().control.revoke("some-id")
+        with pytest.raises(StoreUnavailable, match="1 stamp"):
+            get_app().control.revoke_by_stamped_headers({"campaign": "a"})
     finally:
         broker.start()
 

@@ -13,8 +13,10 @@ from celery.platforms import signals as signal_names
 from celery.utils.functional import maybe_list
 from celery.worker import state as worker_state
 from celery.worker.control import Panel, nok, ok
+from kombu.utils.json import loads
 
 from orchestrator.engine import inspection  # noqa: F401  (replaces two answers of Celery's)
+from orchestrator.engine.revocation import BY_STAMPS, bears, stamps_in
 from orchestrator.engine.swarm import heir
 from orchestrator.engine.swarm.crew import Berth, Crew
 from orchestrator.engine.swarm.post import Post
@@ -30,7 +32,6 @@ FORWARDED = (
     "time_limit",
     "enable_events",
     "disable_events",
-    "revoke_by_stamped_headers",
 )
 #: Commands of a pool that can change its size.
 REFUSED = ("pool_grow", "pool_shrink", "autoscale", "election")
@@ -71,6 +72,7 @@ class Controls:
             "query_task": self._query,
             "revoke": self._revoke,
             "terminate": self._terminate,
+            BY_STAMPS: self._revoke_by_stamps,
             "active_queues": self._active_queues,
             "pool_restart": self._restart,
             "heartbeat": self._heartbeat,
@@ -145,14 +147,28 @@ class Controls:
         if not terminate:
             logger.info("Tasks flagged as revoked: %s", ", ".join(sorted(ids)))
             return ok(f"tasks {', '.join(sorted(ids))} flagged as revoked")
+        ended = self._end(lambda run: run.task_id in ids, signal)
+        return ok(f"terminate: {', '.join(ended)}" if ended else "terminate: tasks unknown")
+
+    def _revoke_by_stamps(self, _: Any, headers: Any, terminate: bool = False, signal: Any = None, **__: Any) -> Any:
+        wanted = stamps_in(headers)
+        # Not with ``terminate``: a child that is busy hears of it when its task has ended.
+        self._forward(BY_STAMPS, {"headers": headers}, keep=True)
+        if not terminate:
+            return ok(f"headers {headers} flagged as revoked, but not terminated")
+        ended = self._end(lambda run: bool(run.stamps) and bears(_stamps(run), wanted), signal)
+        return ok(f"headers {headers} revoked; terminate: {', '.join(ended)}" if ended else "terminate: tasks unknown")
+
+    def _end(self, meant: Callable[[Running], bool], signal: Any) -> list[str]:
+        """Kill what runs and is meant; return the tasks' ids."""
         number = int(signal_names.signum(signal or "TERM"))
         ended = []
         for berth, run in self._crew.running():
-            if run.task_id in ids and not berth.verdict:
+            if meant(run) and not berth.verdict:
                 logger.info("Terminating %s (%s)", run.task_id, number)
                 if self._crew.kill(berth, run, how=heir.TERMINATED, signum=number):
                     ended.append(run.task_id)
-        return ok(f"terminate: {', '.join(ended)}" if ended else "terminate: tasks unknown")
+        return ended
 
     def _terminate(self, panel: Any, signal: Any, task_id: Any, **__: Any) -> Any:
         return self._revoke(panel, task_id, terminate=True, signal=signal)
@@ -203,6 +219,14 @@ def _summary(berth: Berth) -> dict[str, Any]:
     if run is not None:
         known.update(task=run.name, id=run.task_id, seconds=round(run.seconds, 1))
     return known
+
+
+def _stamps(run: Running) -> dict[str, Any]:
+    try:
+        return dict(loads(run.stamps))
+    except ValueError:
+        logger.warning("%s[%s] bears too many stamps to be ended by one of them.", run.name, run.task_id)
+        return {}
 
 
 def _nothing(*_: Any, **__: Any) -> list[Any]:

@@ -17,6 +17,7 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from celery import signals
 from celery.concurrency.base import BasePool
 from celery.exceptions import WorkerShutdown, WorkerTerminate
+from kombu.utils.json import dumps
 
 from orchestrator.engine.swarm.slots import GO_ON, Running, Slot
 
@@ -80,6 +81,7 @@ class ChildPool(BasePool):  # type: ignore[misc]  # Celery is untyped
                 request.name,
                 str(request._argsrepr),
                 str(request._kwargsrepr),
+                dumps(request.stamps) if request.stamped_headers else "",
             )
         )
         if not request.task.acks_late:

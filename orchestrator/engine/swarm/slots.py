@@ -14,8 +14,8 @@ import tempfile
 import time
 from dataclasses import dataclass
 
-#: Bytes of one slot, a page.
-SIZE = 4096
+#: Bytes of one slot, two pages.
+SIZE = 8192
 #: Serials of finished messages that are remembered; more than are ever on their way to the broker.
 REMEMBERED = 160
 
@@ -39,6 +39,7 @@ _ID = _OWNER + 256
 _NAME = _ID + 512
 _ARGS = _NAME + 512
 _KWARGS = _ARGS + 512
+_STAMPS = _KWARGS + 512
 
 #: What a supervisor orders: nothing, or to take no more messages and end.
 GO_ON, RETIRE = 0, 1
@@ -60,6 +61,8 @@ class Running:
     name: str = ""
     args: str = ""
     kwargs: str = ""
+    #: What it bears, as JSON; empty for nothing, and cut off where it is longer than a page.
+    stamps: str = ""
 
     @property
     def seconds(self) -> float:
@@ -68,7 +71,7 @@ class Running:
 
 
 class Slot:
-    """One child's page. Writing costs about a microsecond; nobody waits for anybody."""
+    """One child's pages. Writing costs about a microsecond; nobody waits for anybody."""
 
     def __init__(self, page: memoryview) -> None:
         self._page = page
@@ -100,6 +103,7 @@ class Slot:
         self._write(_NAME, 512, run.name)
         self._write(_ARGS, 512, run.args)
         self._write(_KWARGS, 512, run.kwargs)
+        self._write(_STAMPS, SIZE - _STAMPS, run.stamps)
         _NUMBER.pack_into(page, _STARTED, _NUMBER.unpack_from(page, _STARTED)[0] + 1)
         _RUNNING.pack_into(page, _RUN, run.serial, run.started_at, run.since, run.soft, run.hard, run.hard_limit)
 
@@ -176,7 +180,7 @@ class Slot:
             serial, started_at, since, soft, hard, limit = _RUNNING.unpack_from(self._page, _RUN)
             if not serial:
                 return None
-            texts = [self._read(at) for at in (_ID, _NAME, _ARGS, _KWARGS)]
+            texts = [self._read(at) for at in (_ID, _NAME, _ARGS, _KWARGS, _STAMPS)]
             if self.serial == serial:
                 return Running(serial, started_at, since, soft, hard, limit, *texts)
 

@@ -1,13 +1,15 @@
 -- Acknowledge messages, then move others from their lists into the owner's in-flight hash.
 -- KEYS: in-flight hash, owners, paused queues, the lists (best first), one wake list a queue.
 -- ARGV: owner, lease ms, last serial used, how many to take, marker ms, mark of a message that came back,
---       number of lists, number of queues, queue number of each list, queue names, serials to acknowledge.
+--       number of lists, number of queues, version of the stamps that are known to be called off, queue number of
+--       each list, queue names, serials to acknowledge.
 -- Returns: acknowledgements that were still ours, whether more waits, the number of a list that is none,
---          ids in these messages that were called off, then list number and message by turns.
+--          ids in these messages that were called off, stamps that were called off since that version (see
+--          stamps_since), then list number and message by turns.
 local inflight, owners, paused = KEYS[1], KEYS[2], KEYS[3]
 local owner, lease, serial, room = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local mark, lists, queues = ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
-local names, acks = 8 + lists, 8 + lists + queues
+local names, acks = 9 + lists, 9 + lists + queues
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
@@ -41,11 +43,11 @@ local taken, broken, asked = {}, 0, room
 for i = 1, lists do
   if room == 0 then break end
   local list = KEYS[3 + i]
-  if not shut[tonumber(ARGV[8 + i])] then
+  if not shut[tonumber(ARGV[9 + i])] then
     local got
     -- Lists come in pairs: what was released or came back, which has had its turn, and what is ready.
     local from = i
-    if fair[tonumber(ARGV[8 + i])] and i % 2 == 0 then
+    if fair[tonumber(ARGV[9 + i])] and i % 2 == 0 then
       got, from = take_fairly(prefix, list, KEYS[2 + i], mark, room), i - 1
     else
       got = redis.pcall('RPOP', list, room)
@@ -94,17 +96,18 @@ if #taken > 0 then
   redis.call('ZADD', owners, now + lease, owner)
 end
 
-local off, revoked = {}, prefix .. 'revoked'
-if #taken > 0 and redis.call('EXISTS', revoked) == 1 then
+local off, stamps, revoked = {}, {}, prefix .. 'revoked'
+if #taken > 0 and redis.call('EXISTS', revoked, revoked .. ':stamps') > 0 then
   for i = 2, #taken, 2 do
     called_off(revoked, taken[i], off)
   end
+  stamps = stamps_since(revoked, ARGV[9])
 end
 
 local more = 0
 if asked > 0 and room == 0 then
   for i = 1, lists do
-    local queue = tonumber(ARGV[8 + i])
+    local queue = tonumber(ARGV[9 + i])
     if not shut[queue] and redis.call('EXISTS', KEYS[3 + i], prefix .. 'fair:ring:' .. KEYS[3 + i]) > 0 then
       more = 1
       local wake = KEYS[3 + lists + queue]
@@ -116,4 +119,4 @@ if asked > 0 and room == 0 then
     end
   end
 end
-return {removed, more, broken, off, unpack(taken)}
+return {removed, more, broken, off, stamps, unpack(taken)}

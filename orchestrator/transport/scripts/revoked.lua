@@ -17,3 +17,17 @@ local function called_off(revoked, message, found)
     end
   end
 end
+
+-- Stamps that were called off, behind the version of their list; nothing where the caller knows that version.
+local function stamps_since(revoked, known)
+  local version = redis.pcall('GET', revoked .. ':stamps:version')
+  if type(version) ~= 'string' or version == known then
+    return {}
+  end
+  local found = redis.pcall('ZRANGE', revoked .. ':stamps', 0, -1)
+  if found.err then
+    return {}
+  end
+  table.insert(found, 1, version)
+  return found
+end

@@ -101,6 +101,24 @@ def test_a_chord_ends_without_a_member_that_is_called_off(stack: Stack, key: str
     assert not ran(f"{key}:never")
 
 
+def test_what_runs_is_ended_by_its_stamps(stack: Stack, key: str) -> None:
+    """And its neighbour, with another stamp, is not."""
+    made = []
+    for customer in ("acme", "other"):
+        one = hold.s(f"{key}:{customer}")
+        one.stamp(customer=customer + key)
+        made.append(one.delay())
+    gone, kept = made
+    eventually(lambda: ran(f"{key}:acme") and ran(f"{key}:other"))
+    assert get_app().control.revoke_by_stamped_headers(
+        {"customer": ["acme" + key]}, terminate=True, signal="SIGKILL", reply=True, timeout=10, limit=1
+    )
+    with pytest.raises(TaskRevokedError):
+        gone.get(timeout=WAIT)
+    far_side.record(f"{key}:other:go")
+    assert kept.get(timeout=WAIT)
+
+
 def test_tasks_are_called_off_by_their_stamps(stack: Stack, key: str) -> None:
     with all_busy(key):
         made = []

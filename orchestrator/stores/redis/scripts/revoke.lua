@@ -1,4 +1,4 @@
--- Keep names of tasks that were called off.
+-- Keep names of what was called off: tasks, or stamps that tasks bear.
 -- KEYS: names (ZSET name -> ms until which it is kept), their version, times of what is delayed.
 -- ARGV: ms to keep, names kept at most, names.
 local time = redis.call('TIME')
@@ -15,4 +15,5 @@ end
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
 redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -ARGV[2] - 1)
 redis.call('PEXPIREAT', KEYS[1], string.format('%.0f', redis.call('ZRANGE', KEYS[1], -1, -1, 'WITHSCORES')[2]))
-redis.call('INCR', KEYS[2])
+-- A time: a count would begin anew, and come to what somebody knows, where a server lost it.
+redis.call('SET', KEYS[2], string.format('%d%06d', time[1], time[2]))
