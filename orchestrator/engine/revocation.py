@@ -73,7 +73,7 @@ class OrchestratedControl(Control):  # type: ignore[misc]  # Celery is untyped
 def stamps_in(headers: Any) -> list[Stamp]:
     """Return the stamps that a command names: by header, or, from a command line, as ``header=stamp``."""
     if isinstance(headers, list):
-        headers = dict(one.split("=", 1) for one in headers if "=" in one)
+        return [(header, value) for header, equals, value in (one.partition("=") for one in headers) if equals]
     return [(str(header), value) for header, values in (headers or {}).items() for value in maybe_list(values) or ()]
 
 

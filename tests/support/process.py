@@ -53,7 +53,9 @@ class Process:
         self.name = f"{name}-{next(_numbers)}"
         self.log_path = directory / f"{self.name}.log"
         self.ready = re.compile(ready) if ready else None
-        self.env = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)}
+        # Asked by SIGABRT, it tells where its threads are.
+        python = {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1"}
+        self.env = {**os.environ, **python}
         for key, value in (env or {}).items():
             if value is None:
                 self.env.pop(key, None)
@@ -110,13 +112,18 @@ class Process:
         """Wait for its end and return the exit code (negative: the signal).
 
         Raises:
-            AssertionError: it did not end; it is killed then.
+            AssertionError: it did not end, and what its threads were at; it is killed then.
         """
         assert self._popen is not None, f"{self.name} was never started"
         try:
             return self._popen.wait(timeout)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"{self.name} did not end within {timeout:g} s\n{self.tail()}") from None
+            already = len(self.log)
+            self.kill(signal.SIGABRT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._popen.wait(5)
+            stacks = self.log[already:]
+            raise AssertionError(f"{self.name} did not end within {timeout:g} s\n{stacks}\n{self.tail()}") from None
         finally:
             self.kill_group()
             self._popen.wait()
