@@ -106,8 +106,8 @@ def _insert(rows: Sequence[DeadLetter]) -> int:
     mine = {row.pk: row for row in rows}
     with transaction.atomic(using=router.db_for_write(DeadLetter)):
         DeadLetter.objects.bulk_create(rows, ignore_conflicts=True)
-        keys = {row.attempt_id for row in rows}
-        there = dict(DeadLetter.objects.filter(attempt_id__in=keys).values_list("attempt_id", "pk"))
+        keys = {row.key for row in rows}
+        there = dict(DeadLetter.objects.filter(key__in=keys).values_list("key", "pk"))
         if missing := keys - there.keys():
             # "Ignore conflicts" passes over more than duplicates on some databases; a letter must not go that way.
             raise DataError(f"the database passed over {', '.join(sorted(missing))}")

@@ -38,7 +38,7 @@ def file_of(receipt: str, raw: bytes) -> DeadLetter:
 def row_of(letter: Letter) -> DeadLetter:
     """Return the unsaved row of a letter."""
     row = DeadLetter(
-        attempt_id=_key(_name(letter)),
+        key=_key(_name(letter)),
         verdict=letter.verdict.value,
         reason=letter.reason.value,
         task=_short(letter.task),
@@ -71,7 +71,7 @@ def unreadable(receipt: str, raw: bytes, error: Exception) -> DeadLetter:
     key = hashlib.blake2b(receipt.encode() + b"\0" + raw, digest_size=16).hexdigest()
     text = f"The letter could not be filed as it is: {type(error).__name__}: {error}"
     row = DeadLetter(
-        attempt_id=f"raw-{key}",
+        key=f"raw-{key}",
         verdict=Verdict.UNKNOWN.value,
         reason=Reason.UNDECODABLE.value,
         error_type=type(error).__name__,
@@ -115,11 +115,11 @@ def _name(letter: Letter) -> str:
     return letter.attempt_id or f"{letter.task_id}:{letter.died_at}"
 
 
-def _key(attempt_id: str) -> str:
+def _key(name: str) -> str:
     """Return a unique key that fits its column."""
-    if len(attempt_id) <= 64 and attempt_id == _storable(attempt_id):
-        return attempt_id
-    return hashlib.blake2b(attempt_id.encode("utf-8", "surrogatepass"), digest_size=32).hexdigest()
+    if len(name) <= 64 and name == _storable(name):
+        return name
+    return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=32).hexdigest()
 
 
 def _short(text: object) -> str:

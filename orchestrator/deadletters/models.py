@@ -53,8 +53,9 @@ class DeadLetter(models.Model):
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    #: What tells letters apart: the relay may see one several times, and one message may be buried twice.
-    attempt_id = models.CharField(max_length=64, unique=True, editable=False)
+    #: What tells letters apart: the relay may see one several times, and one message may be buried twice. Its column
+    #: kept the name of what it was at first.
+    key = models.CharField(max_length=64, unique=True, editable=False, db_column="attempt_id")
     state = models.CharField(max_length=16, choices=State.choices, default=State.OPEN)
     verdict = models.CharField(max_length=16, choices=[(v.value, v.value) for v in Verdict])
     reason = models.CharField(max_length=32, choices=[(r.value, r.value.replace("_", " ")) for r in Reason])

@@ -215,7 +215,7 @@ def test_settling_twice_does_no_harm(build: Callable[[Parts], Policy], broker: B
     drain = Drain(RedisLetterSource(broker.url, prefix, 2.0))
     while drain(10, 0.0) or broker.client.xlen(f"{prefix}letters"):
         pass
-    rows = list(DeadLetter.objects.values_list("attempt_id", "reason"))
+    rows = list(DeadLetter.objects.values_list("key", "reason"))
     assert rows == ([(subject.attempt_id, reason)] if isinstance(policy, DeadLetters) else [])
 
 

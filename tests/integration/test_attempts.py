@@ -44,7 +44,6 @@ def test_retries_and_the_end_have_a_row_each_and_successes_none(platform: Platfo
         ("failed", 2, sent.id),
     ]
     last = found[-1]
-    assert last.attempt_id == letter.attempt_id
     assert (last.error_type, last.reason) == (letter.error_type, letter.reason)
     assert last.worker.startswith("worker")
     assert last.published_at is not None

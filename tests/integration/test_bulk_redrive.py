@@ -276,7 +276,7 @@ def test_more_letters_than_one_statement_takes_are_discarded_too() -> None:
     sample = dead_letter("succeed")
     copies = []
     for _ in range(1200):
-        sample.pk, sample.attempt_id = uuid4(), uuid4().hex
+        sample.pk, sample.key = uuid4(), uuid4().hex
         copies.append(DeadLetter(**{f.attname: getattr(sample, f.attname) for f in DeadLetter._meta.concrete_fields}))
     DeadLetter.objects.bulk_create(copies)
     report = services.discard_where(Filter(), reason="too many")

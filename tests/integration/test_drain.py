@@ -82,7 +82,7 @@ def test_letters_become_rows_and_leave_the_stream(
     letters = [letter(task=f"shop.task{n}") for n in range(7)]
     bury(*letters)
     assert drained(batch=3) == 7
-    assert {row.attempt_id: row.message for row in DeadLetter.objects.all()} == {
+    assert {row.key: row.message for row in DeadLetter.objects.all()} == {
         each.attempt_id: each.message for each in letters
     }
     assert stream().size() == 0
@@ -212,7 +212,7 @@ def test_a_relay_files_a_letter_within_a_second(platform: Platform) -> None:
     for _ in range(9):
         one = letter()
         bury(one)
-        row = eventually(lambda one=one: DeadLetter.objects.filter(attempt_id=one.attempt_id).first())
+        row = eventually(lambda one=one: DeadLetter.objects.filter(key=one.attempt_id).first())
         delays.append(row.filed_at.timestamp() - one.died_at)
     # The median, because a busy machine may hold up one of them for longer.
     assert statistics.median(delays) < 1
@@ -223,7 +223,7 @@ def test_two_relays_file_every_letter_once(platform: Platform) -> None:
     bury(*letters)
     relays = [platform.relay(options=("--batch", "7")) for _ in range(2)]
     eventually(lambda: all_filed(letters), 60, lambda: f"{DeadLetter.objects.count()} rows, {stream().size()} waiting")
-    assert set(DeadLetter.objects.values_list("attempt_id", flat=True)) == {each.attempt_id for each in letters}
+    assert set(DeadLetter.objects.values_list("key", flat=True)) == {each.attempt_id for each in letters}
     # One may have done it all before the other could listen for signals.
     assert [ready(relay).stop() for relay in relays] == [0, 0]
 
@@ -239,7 +239,7 @@ def test_a_relay_killed_while_draining_loses_and_doubles_nothing(platform: Platf
     assert filed < 600, "it was killed too late to show anything"
     platform.relay()
     eventually(lambda: all_filed(letters), 60, lambda: f"{DeadLetter.objects.count()} rows, {stream().size()} waiting")
-    assert set(DeadLetter.objects.values_list("attempt_id", flat=True)) == {each.attempt_id for each in letters}
+    assert set(DeadLetter.objects.values_list("key", flat=True)) == {each.attempt_id for each in letters}
 
 
 def test_a_relay_ends_in_order_and_leaves_no_reader_behind(platform: Platform) -> None:

@@ -261,7 +261,7 @@ def test_a_big_group_tells_what_one_click_does(ada):
 
 
 def _copy(letter: DeadLetter) -> DeadLetter:
-    letter.pk, letter.attempt_id = uuid.uuid4(), uuid.uuid4().hex
+    letter.pk, letter.key = uuid.uuid4(), uuid.uuid4().hex
     return letter
 
 

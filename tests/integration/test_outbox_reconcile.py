@@ -191,7 +191,7 @@ def test_ends_that_others_know_of_count(broker: Broker) -> None:
     TaskResult.objects.create(task_id=ids[0], status="SUCCESS")
     TaskResult.objects.create(task_id=ids[1], status="STARTED")
     DeadLetter.objects.create(
-        task_id=ids[2], task="x", attempt_id="1", verdict="failed", reason="failed", payload="", died_at=timezone.now()
+        task_id=ids[2], task="x", key="1", verdict="failed", reason="failed", payload="", died_at=timezone.now()
     )
     report = reconcile()
     assert found(report) == {"ended": 2, "lost": 1}

@@ -127,14 +127,14 @@ def test_a_letter_that_is_not_understood_keeps_its_bytes(broken: dict[str, Any])
 
 
 def test_the_same_record_has_the_same_key_and_two_records_have_two() -> None:
-    assert file_of("1-0", b"?").attempt_id == file_of("1-0", b"?").attempt_id
-    assert file_of("1-0", b"?").attempt_id != file_of("2-0", b"?").attempt_id
-    assert file_of("1-0", a_letter().dumps()).attempt_id == file_of("2-0", a_letter().dumps()).attempt_id == "a" * 32
+    assert file_of("1-0", b"?").key == file_of("1-0", b"?").key
+    assert file_of("1-0", b"?").key != file_of("2-0", b"?").key
+    assert file_of("1-0", a_letter().dumps()).key == file_of("2-0", a_letter().dumps()).key == "a" * 32
 
 
 def test_attempt_ids_that_do_not_fit_stay_distinct() -> None:
     rows = [row_of(a_letter(attempt_id="x" * 200 + end)) for end in ("a", "b", "\0")]
-    assert len({row.attempt_id for row in rows}) == 3
+    assert len({row.key for row in rows}) == 3
 
 
 def test_the_row_says_what_the_letter_says() -> None:
