@@ -59,7 +59,7 @@ def test_policies_are_measured_against_the_task_without_them() -> None:
     """One pair a policy is enough to show the form; each has its own ratio."""
     from tests.benchmarks.policy_tasks import MEASURED
 
-    done = benchmarks("policies", "--runs", "1", "--json")
+    done = benchmarks("policies", "--runs", "1", "--seconds", "5", "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert (report["name"], report["runs"], report["unit"]) == ("policies", 2 * len(MEASURED), "tasks/s")

@@ -57,7 +57,7 @@ def test_every_ending_in_any_order_ends_as_the_table_says() -> None:
 
 def test_500_tasks_end_once_each_while_everything_but_workers_and_broker_dies() -> None:
     """SIGKILL to pool children, relay and web process, PostgreSQL stopped and started, at random moments."""
-    report = play("child_kill", "--seed", "7", "--seconds", "25", "--tasks", "500")
+    report = play("child_kill", "--seed", "7", "--seconds", "20", "--tasks", "500")
     assert report["database"] == "postgresql"
     assert report["asked"] >= 500
     assert report["succeeded"] + report["dead_letters"] == report["asked"]
