@@ -145,9 +145,9 @@ def test_every_place_in_the_broker_is_looked_into(platform: Platform) -> None:
     eventually(lambda: services.forget_ended(), message="the end of the first was told")
     client = platform.broker.client
     (held,) = client.keys("orchestrator:inflight:*")
-    client.rename(held, "elsewhere")
+    client.rename(held, "no queue of anybody")
     assert found(reconcile(dry_run=True)) == {"there": 2}, "the worker says what it runs"
-    client.rename("elsewhere", held)
+    client.rename("no queue of anybody", held)
     worker.kill_group()
     commit("ready")
     commit("urgent", priority=9)
