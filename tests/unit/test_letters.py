@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from orchestrator.contracts import codec
 from orchestrator.contracts.errors import PayloadUnreadable
-from orchestrator.contracts.message import LETTER_VERSION, Letter, WireMessage
+from orchestrator.contracts.message import LETTER_VERSION, PUBLISHED_AS, Letter, WireMessage
 from orchestrator.contracts.outcome import Reason, Verdict
 from orchestrator.deadletters.filing import RAW_LETTER, file_of, row_of
 from orchestrator.deadletters.models import DeadLetter
@@ -130,6 +131,18 @@ def test_the_same_record_has_the_same_key_and_two_records_have_two() -> None:
     assert file_of("1-0", b"?").key == file_of("1-0", b"?").key
     assert file_of("1-0", b"?").key != file_of("2-0", b"?").key
     assert file_of("1-0", a_letter().dumps()).key == file_of("2-0", a_letter().dumps()).key == "a" * 32
+
+
+def test_a_message_that_is_buried_twice_has_one_key_and_another_one_another() -> None:
+    """Whatever the attempt; a message is told by what it was published as, its id, retries and body."""
+
+    def key(attempt: str, tag: str | None, **fields: Any) -> str:
+        message = replace(a_letter().message, properties={PUBLISHED_AS: tag})
+        return str(row_of(a_letter(attempt_id=attempt, message=message, **fields)).key)
+
+    assert key("first", "tag") == key("second", "tag")
+    assert len({key("a", "tag"), key("a", "other"), key("a", "tag", retries=7), key("a", "tag", task_id="else")}) == 4
+    assert (key("first", None), key("second", None)) == ("first", "second")
 
 
 def test_attempt_ids_that_do_not_fit_stay_distinct() -> None:

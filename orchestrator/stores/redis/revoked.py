@@ -78,7 +78,7 @@ class RedisRevoked:
         self._prefix = key_prefix
         self._timeout = timeout
 
-    def add(self, ids: Iterable[str], stamps: Iterable[Stamp] = ()) -> None:
+    def add(self, ids: Iterable[str], stamps: Iterable[Stamp]) -> None:
         """Keep ids and stamps.
 
         Raises:
